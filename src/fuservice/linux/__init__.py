@@ -1,0 +1,1 @@
+"""The kernel's door: the only ctypes, ioctl and recvmsg of the project. One subject, one file."""
