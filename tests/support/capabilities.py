@@ -1,0 +1,137 @@
+"""What a machine may lack: one probe per capability, each returns None or the reason.
+
+A test says ``@pytest.mark.needs("root", "fuse")`` and is skipped with the reason where one is missing;
+``--must-have=root,fuse`` turns that skip into a failure, so that CI cannot pass by having nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROGRAMS = REPOSITORY / ".venv/bin"
+SHARED = REPOSITORY.parent / "shared"
+
+Probe = Callable[[], str | None]
+
+
+def _runs(*command: str, why: str) -> str | None:
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{why}: {error}"
+    return None if done.returncode == 0 else f"{why}: {done.stderr.decode(errors='replace').strip()[:200]}"
+
+
+def _programs(package: str, *names: str) -> Probe:
+    def probe() -> str | None:
+        absent = [name for name in names if shutil.which(name) is None]
+        return f"{' and '.join(absent)} not found (apt-get install {package})" if absent else None
+
+    return probe
+
+
+def _root() -> str | None:
+    return None if os.geteuid() == 0 else "not root"
+
+
+def _fuse() -> str | None:
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return f"/dev/fuse cannot be opened: {error.strerror}"
+    flags = ["-m"] if os.geteuid() == 0 else ["-Urm"]
+    return _runs("unshare", *flags, "true", why="no mount namespace can be made")
+
+
+def _loop() -> str | None:
+    if os.geteuid() != 0:
+        return "not root, so no loop device"
+    return _runs("losetup", "--find", why="no free loop device")
+
+
+def _ext4() -> str | None:
+    known = Path("/proc/filesystems").read_text().split()
+    return None if "ext4" in known else "this kernel has no ext4 (try: modprobe ext4)"
+
+
+def _userns() -> str | None:
+    return _runs("unshare", "-Ur", "true", why="no user namespace can be made")
+
+
+def _netns() -> str | None:
+    flags = ["-n"] if os.geteuid() == 0 else ["-Urn"]
+    return _runs("unshare", *flags, "true", why="no network namespace can be made")
+
+
+def _systemd() -> str | None:
+    if not Path("/lib/systemd/systemd").exists():
+        return "no systemd on this machine (apt-get install systemd)"
+    return _programs("systemd", "systemd-analyze", "systemctl")()
+
+
+def _libfuse3() -> str | None:
+    return _runs("pkg-config", "--exists", "fuse3", why="no libfuse headers (apt-get install libfuse3-dev pkg-config)")
+
+
+def _installed() -> str | None:
+    absent = [name for name in ("fuservice", "fuservicemount") if not (PROGRAMS / name).exists()]
+    return f"{' and '.join(absent)} not in .venv/bin (make setup)" if absent else None
+
+
+def _nobody_python() -> str | None:
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    if os.geteuid() != 0:
+        return "not root, so no other uid can be tried"
+    return _runs(*as_nobody, f"{PROGRAMS}/python3", "-c", "", why="uid 65534 cannot run .venv/bin/python3")
+
+
+def _corpus() -> str | None:
+    return None if (SHARED / "corpus/ext").is_dir() else "no shared/corpus/ext beside the checkout"
+
+
+def _transcripts() -> str | None:
+    return None if (SHARED / "transcripts").is_dir() else "no shared/transcripts beside the checkout"
+
+
+PROBES: dict[str, Probe] = {
+    name: functools.cache(probe)
+    for name, probe in {
+        "root": _root,
+        "fuse": _fuse,
+        "loop": _loop,
+        "ext4": _ext4,
+        "userns": _userns,
+        "netns": _netns,
+        "gcc": _programs("gcc libc6-dev linux-libc-dev", "gcc"),
+        "e2fsprogs": _programs("e2fsprogs", "mkfs.ext4", "debugfs", "e2fsck"),
+        "squashfuse": _programs("squashfuse squashfs-tools", "squashfuse_ll", "mksquashfs"),
+        "fuse2fs": _programs("fuse2fs", "fuse2fs"),
+        "fusermount3": _programs("fuse3", "fusermount3"),
+        "libfuse3": _libfuse3,
+        "strace": _programs("strace", "strace"),
+        "systemd": _systemd,
+        "installed": _installed,
+        "nobody-python": _nobody_python,
+        "corpus": _corpus,
+        "transcripts": _transcripts,
+    }.items()
+}
+
+
+def names(text: str) -> set[str]:
+    """Return the capabilities that the comma list *text* names; raise ValueError naming those that nobody knows."""
+    wanted = {word.strip() for word in text.split(",") if word.strip()}
+    if strangers := wanted - set(PROBES):
+        raise ValueError(f"no such capability: {', '.join(sorted(strangers))} (known: {', '.join(PROBES)})")
+    return wanted
+
+
+def missing() -> dict[str, str]:
+    """Return what this machine lacks, with the reasons."""
+    return {name: reason for name, probe in PROBES.items() if (reason := probe())}
