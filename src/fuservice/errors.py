@@ -85,10 +85,11 @@ class LocalProtocolError(Exception):
 class RefusalError(FuserviceError):
     """Refused: a request that we understand and will not do.
 
-    ``errno`` goes to the peer as the answer; the sentence goes to the user, unless ``quiet``.
+    ``errno`` goes to the peer as the answer; the sentence goes to the user. ``ends`` says that the request shows a peer not
+    worth talking to: it gets its answer, and the conversation ends.
     """
 
-    def __init__(self, errno: int, sentence: str = "", *, quiet: bool = False) -> None:
+    def __init__(self, errno: int, sentence: str = "", *, ends: bool = False) -> None:
         super().__init__(sentence or os.strerror(errno))
         self.errno = errno
-        self.quiet = quiet
+        self.ends = ends

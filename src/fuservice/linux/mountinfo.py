@@ -1,0 +1,101 @@
+"""What is mounted, as the kernel tells it: /proc/self/mountinfo (proc_pid_mountinfo(5)) and statmount(2)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+from fuservice.linux import libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Final
+
+NR_STATMOUNT: Final = 457
+
+# linux/mount.h: struct mnt_id_req, the masks, and the head of struct statmount (its strings follow at offset 512).
+MNT_ID_REQ: Final = struct.Struct("IIQQ")  # size, mnt_ns_fd, mnt_id, param
+STATMOUNT_SB_BASIC: Final = 0x01
+STATMOUNT_MNT_BASIC: Final = 0x02
+STATMOUNT_MNT_ROOT: Final = 0x08
+STATMOUNT_MNT_POINT: Final = 0x10
+STATMOUNT_FS_TYPE: Final = 0x20
+STATMOUNT_HEAD: Final = struct.Struct("IIQIIQIIQQIIQQQQQIIQ")
+STATMOUNT_STRINGS: Final = 512
+
+
+class Mount:
+    """One mount: ids, the device ("8:1") of its superblock, where it is, and what it shows."""
+
+    __slots__ = (
+        "device",
+        "fstype",
+        "mount_id",
+        "mount_options",
+        "mount_point",
+        "parent_id",
+        "root",
+        "source",
+        "super_options",
+    )
+
+    def __init__(self, mount_id: int, parent_id: int, device: str, root: str, mount_point: str,
+                 mount_options: str, fstype: str, source: str, super_options: str) -> None:  # fmt: skip
+        self.mount_id, self.parent_id, self.device, self.root, self.mount_point = (
+            mount_id,
+            parent_id,
+            device,
+            root,
+            mount_point,
+        )
+        self.mount_options, self.fstype, self.source, self.super_options = mount_options, fstype, source, super_options
+
+
+def parse(text: bytes) -> Iterator[Mount]:
+    """Yield the mounts in *text*, the content of a mountinfo file; lines that are none are passed over."""
+    for line in text.splitlines():
+        words = [os.fsdecode(_unescape(word)) for word in line.split(b" ")]
+        if "-" not in words[6:] or not (words[0].isdecimal() and words[1].isdecimal()):
+            continue
+        dash = words.index("-", 6)
+        if len(words) < dash + 4:
+            continue
+        yield Mount(int(words[0]), int(words[1]), *words[2:6], *words[dash + 1 : dash + 4])
+
+
+def _unescape(word: bytes) -> bytes:
+    """Undo the kernel's \\040 for space, \\011 tab, \\012 newline and \\134 backslash (fs/proc_namespace.c, mangle())."""
+    parts = word.split(b"\\")
+    plain = [parts[0]]
+    for part in parts[1:]:
+        digits = part[:3]
+        octal = len(digits) == 3 and all(48 <= d < 56 for d in digits) and int(digits, 8) < 256
+        plain.append(bytes([int(digits, 8)]) + part[3:] if octal else b"\\" + part)
+    return b"".join(plain)
+
+
+def mounts() -> list[Mount]:
+    """Return the mounts of this process's mount namespace, bottom first where they are stacked."""
+    with open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123
+        return list(parse(file.read()))
+
+
+def statmount(unique_id: int) -> tuple[str, str]:
+    """Return filesystem type and mount point of the mount with this unique 64-bit id (statx's STX_MNT_ID_UNIQUE).
+
+    OSError: ENOENT where there is none, ENOSYS before Linux 6.8.
+    """
+    mask = STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC | STATMOUNT_MNT_POINT | STATMOUNT_FS_TYPE
+    request = ctypes.create_string_buffer(MNT_ID_REQ.pack(MNT_ID_REQ.size, 0, unique_id, mask), MNT_ID_REQ.size)
+    answer = ctypes.create_string_buffer(STATMOUNT_STRINGS + 2 * 4096 + 256)
+    libc.syscall("statmount", NR_STATMOUNT, request, answer, len(answer), 0)
+    head = STATMOUNT_HEAD.unpack_from(answer)
+    fs_type, mount_point = head[7], head[18]
+    return _string(answer.raw, fs_type), _string(answer.raw, mount_point)
+
+
+def _string(answer: bytes, offset: int) -> str:
+    start = STATMOUNT_STRINGS + offset
+    return os.fsdecode(answer[start : answer.index(b"\0", start)])

@@ -1,0 +1,233 @@
+"""One end of a conversation, without I/O: it judges what arrives and builds what leaves.
+
+Three outcomes, never mixed: a message; ``RefusalError`` (helper's side only: answer it and go on); ``RemoteProtocolError``
+(theirs: end the conversation). Anything else that comes out is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from fuservice.errors import LocalProtocolError, PeerGoneError, RefusalError, RemoteProtocolError
+from fuservice.proto import layouts
+from fuservice.proto import messages as m
+from fuservice.proto.states import BEFORE_MOUNT, ONCE, State, step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    _M = TypeVar("_M", bound=m.Message)
+
+LARGEST_ERRNO = 4095  # MAX_ERRNO, include/linux/err.h
+_BY_MAGIC = {kind.magic: kind for kind in m.COMMANDS}
+
+
+class _Connection:
+    """What both ends share: the state, and which once-only commands have succeeded."""
+
+    def __init__(self) -> None:
+        self.state = State.CONNECTED
+        self.done: set[type[m.Message]] = set()
+
+    def _advance(self, kind: type[m.Message]) -> None:
+        following = step(self.state, kind)
+        if following is None:
+            raise LocalProtocolError(f"{kind.__name__} in state {self.state.name}")
+        self.state = following
+        self.done.add(kind)
+
+
+class HelperConnection(_Connection):
+    """The helper's end. Order: hello, receive_hello, give(argv), give(fusedev), then receive and answer in turn."""
+
+    def __init__(self, subtype: str) -> None:
+        super().__init__()
+        self._subtype = subtype  # only for the sentence of a silent server
+        self._pending: m.Message | type[m.Message] | None = None
+        self._packets = self._bytes = 0
+
+    def hello(self, flags: int) -> bytes:
+        """Return the packet that opens the conversation; *flags* are ``layouts.CAN_…``."""
+        self._advance(m.Hello)
+        return m.Hello(layouts.VERSION, layouts.VERSION, flags).encode()
+
+    def receive_hello(self, packet: bytes) -> None:
+        """Judge the answer to hello (b"" is end of file): size, magic, version, padding, in that order."""
+        if len(packet) != m.HelloReply.layout.size:
+            raise RemoteProtocolError(f"wrong hello reply size {len(packet)}, expected {m.HelloReply.layout.size}")
+        if layouts.MAGIC.unpack_from(packet)[0] != m.HelloReply.magic:
+            raise RemoteProtocolError(f"{self._subtype} service server did not reply to hello")
+        version = m.HelloReply.layout.unpack(packet)[1]
+        if version != layouts.VERSION:
+            raise RemoteProtocolError(f"unsupported protocol version {version}")
+        try:
+            m.HelloReply.decode(packet)
+        except RefusalError as refusal:
+            raise RemoteProtocolError(str(refusal)) from None
+        self._advance(m.HelloReply)
+
+    def give(self, name: bytes) -> bytes:
+        """Return the packet that carries the file *name* (argv, then fusedev); its descriptor goes with it."""
+        self._advance(m.File)
+        return m.File(0, name).encode()
+
+    def receive(self, packet: bytes) -> m.Message:
+        """Return the command in *packet* (b"" is end of file).
+
+        RefusalError: a known command that we will not carry out: send what :meth:`answer` makes of its errno, go on.
+        RemoteProtocolError: not the protocol, or too much of it: end the conversation.
+        """
+        if self._pending is not None:
+            raise LocalProtocolError(f"{self._pending} was not answered")
+        kind = self._recognize(packet)
+        self._pending = kind  # so that even a command we cannot read has an answer of the right form
+        if issubclass(kind, m.Goodbye) and len(packet) == kind.layout.size:
+            self._pending = None  # a good goodbye has no answer
+        command = kind.decode(packet)
+        self._judge_order(command)
+        if self._pending is None:
+            self._advance(kind)
+        else:
+            self._pending = command
+        return command
+
+    def _recognize(self, packet: bytes) -> type[m.Message]:
+        if not packet:
+            raise PeerGoneError("fuse server exited without saying goodbye!")
+        if not layouts.SMALLEST_PACKET <= len(packet) <= layouts.LARGEST_PACKET:
+            limit = f"less than {layouts.LARGEST_PACKET}" if len(packet) > layouts.SMALLEST_PACKET else "at least 4"
+            raise RemoteProtocolError(f"wrong command packet size {len(packet)}, expected {limit}")
+        self._packets, self._bytes = self._packets + 1, self._bytes + len(packet)
+        if self._packets > layouts.MOST_PACKETS or self._bytes > layouts.MOST_BYTES:
+            raise RemoteProtocolError(
+                f"fuse server talks too much: {self._packets} packets, {self._bytes} bytes; "
+                f"at most {layouts.MOST_PACKETS} and {layouts.MOST_BYTES} are read"
+            )
+        word = layouts.MAGIC.unpack_from(packet)[0]
+        if word not in _BY_MAGIC:
+            raise RemoteProtocolError(f"unrecognized packet {word:#010x}")
+        return _BY_MAGIC[word]
+
+    def _judge_order(self, command: m.Message) -> None:
+        kind = type(command)
+        if kind is m.Mount and self.state is State.MOUNTED:
+            raise RefusalError(errno.EBUSY, "mount: already mounted: a service may ask once")
+        if kind in self.done and kind in ONCE:
+            raise RefusalError(errno.EINVAL, ONCE[kind])
+        if step(self.state, kind) is None:
+            raise RefusalError(errno.EINVAL, f"{command.title} is out of order: {self.state.value}")
+        if kind is m.Mount:
+            for needed, sentence in BEFORE_MOUNT.items():
+                if needed not in self.done:
+                    raise RefusalError(errno.EINVAL, sentence)
+
+    def answer(self, error: int = 0) -> bytes:
+        """Return the packet that answers the pending command with errno *error*; 0 commits its step."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            raise LocalProtocolError("there is no command to answer")
+        kind = pending if isinstance(pending, type) else type(pending)
+        if error == 0:
+            self._advance(kind)
+        if not issubclass(kind, m.Open):
+            return m.Reply(error).encode()
+        # libfuse's helper, too, says "?" for a path that it could not read.
+        return m.File(error, pending.path if isinstance(pending, m.Open) else b"?").encode()
+
+
+class ServiceConnection(_Connection):
+    """The service's end. Order: receive_hello, reply, receive argv and fusedev, then command and receive in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._outstanding: list[m.Message] = []  # commands without an answer, oldest first: answers come in order
+
+    def receive_hello(self, packet: bytes) -> m.Hello:
+        """Judge the helper's hello; RemoteProtocolError where we have no version in common."""
+        if len(packet) != m.Hello.layout.size:
+            raise RemoteProtocolError(f"wrong service hello size {len(packet)}, expected {m.Hello.layout.size}")
+        if layouts.MAGIC.unpack_from(packet)[0] != m.Hello.magic:
+            raise RemoteProtocolError("service server did not send hello command")
+        hello = m.Hello.decode(packet)
+        if hello.oldest > hello.newest:
+            raise RemoteProtocolError(
+                f"min service protocol version {hello.oldest} must be less than max {hello.newest}"
+            )
+        if hello.oldest > layouts.VERSION:
+            raise RemoteProtocolError(
+                f"min service protocol version {hello.oldest} too new to support version {layouts.VERSION}"
+            )
+        if hello.newest < layouts.VERSION:
+            raise RemoteProtocolError(
+                f"max service protocol version {hello.newest} too old to support version {layouts.VERSION}"
+            )
+        self._advance(m.Hello)
+        return hello
+
+    def reply(self) -> bytes:
+        """Return the answer to hello."""
+        self._advance(m.HelloReply)
+        return m.HelloReply(layouts.VERSION).encode()
+
+    def command(self, command: m.Message) -> bytes:
+        """Return the packet of *command*; LocalProtocolError where the table does not allow it now."""
+        kind = type(command)
+        if step(self.state, kind) is None or (kind in ONCE and kind in self.done):
+            raise LocalProtocolError(f"{kind.__name__} in state {self.state.name}")
+        if kind is m.Goodbye:
+            self._advance(kind)
+        else:
+            self._outstanding.append(command)
+        return command.encode()
+
+    def receive_given(self, name: bytes, packet: bytes, fds: int) -> m.File:
+        """Judge the unasked file *name* that arrived with *fds* descriptors."""
+        given = self._file(name, packet, fds)
+        self._advance(m.File)
+        return given
+
+    def receive(self, packet: bytes, fds: int) -> m.File | m.Reply:
+        """Return the answer to the oldest unanswered command, which came with *fds* descriptors."""
+        if not self._outstanding:
+            raise RemoteProtocolError(f"an answer of {len(packet)} bytes to no command")
+        command = self._outstanding.pop(0)
+        answer = self._file(command.path, packet, fds) if isinstance(command, m.Open) else self._reply(packet, fds)
+        if answer.error == 0:
+            self._advance(type(command))
+        return answer
+
+    def _file(self, name: bytes, packet: bytes, fds: int) -> m.File:
+        shown, expected = name.decode("utf-8", "backslashreplace"), m.File.layout.size + len(name) + 1
+        if len(packet) < m.File.layout.size + 2:
+            raise RemoteProtocolError(f"wrong service file reply size {len(packet)}, expected {expected}")
+        file = _decode(m.File, packet)
+        if file.path != name:
+            got = file.path.decode("utf-8", "backslashreplace")
+            raise RemoteProtocolError(f"`{shown}': not the requested service file, got `{got}'")
+        if fds != (1 if file.error == 0 else 0):
+            what = "no error" if file.error == 0 else f"error {file.error}"
+            raise RemoteProtocolError(f"did not receive valid fd for `{shown}' but {what}? (got {fds} descriptors)")
+        return file
+
+    def _reply(self, packet: bytes, fds: int) -> m.Reply:
+        if fds:
+            raise RemoteProtocolError(f"a reply came with {fds} descriptors, expected none")
+        if len(packet) != m.Reply.layout.size:
+            raise RemoteProtocolError(f"wrong service reply size {len(packet)}, expected {m.Reply.layout.size}")
+        return _decode(m.Reply, packet)
+
+
+def _decode(kind: type[_M], packet: bytes) -> _M:
+    """Decode an answer of the helper: it has no answer of its own, so what is malformed ends the conversation."""
+    if layouts.MAGIC.unpack_from(packet)[0] != kind.magic:
+        raise RemoteProtocolError(f"expected a {kind.title}, got packet {packet[:4].hex()}")
+    try:
+        message = kind.decode(packet)
+    except RefusalError as refusal:
+        raise RemoteProtocolError(str(refusal)) from None
+    if not 0 <= getattr(message, "error", 0) <= LARGEST_ERRNO:
+        raise RemoteProtocolError(
+            f"{kind.title} says error {getattr(message, 'error', 0)}, expected 0..{LARGEST_ERRNO}"
+        )
+    return message

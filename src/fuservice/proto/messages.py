@@ -1,0 +1,245 @@
+"""One class for each message: its layout, its fields, and the judgement of a packet that claims to be one.
+
+``decode`` judges the whole packet before anything acts on it. What it finds wrong in a known message is a
+``RefusalError`` (EINVAL): on the helper's side that is the answer, on the service's side ``Connection`` ends the conversation.
+The sentences are those of libfuse's helper where it has one.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+from fuservice.errors import RefusalError
+from fuservice.proto import layouts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar, Self
+
+
+class Message:
+    """A message is its fixed fields, in wire order, and for some one trailing NUL-terminated string (``text``)."""
+
+    __slots__ = ()
+    magic: ClassVar[int]
+    layout: ClassVar[struct.Struct]  # the magic and the fixed fields
+    fixed: ClassVar[tuple[str, ...]] = ()  # names of the fixed fields; "padding" must be zero and is not kept
+    text: ClassVar[str] = ""  # name of the trailing string, if it has one
+    title: ClassVar[str]  # as libfuse's sentences call it
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._values()))
+
+    def __repr__(self) -> str:
+        names = [*(n for n in self.fixed if n != "padding"), *([self.text] if self.text else [])]
+        return f"{type(self).__name__}({', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
+
+    def _values(self) -> tuple[int | bytes, ...]:
+        numbers = tuple(0 if name == "padding" else getattr(self, name) for name in self.fixed)
+        return (*numbers, getattr(self, self.text)) if self.text else numbers
+
+    def encode(self) -> bytes:
+        """Return the packet. ValueError where a field does not fit: our own bug."""
+        values = self._values()
+        if not self.text:
+            return self.layout.pack(self.magic, *values)
+        *numbers, text = values
+        if not isinstance(text, bytes) or not text or b"\0" in text:
+            raise ValueError(f"{self.title}: {self.text} must be bytes, not empty, without NUL: {text!r}")
+        packet = self.layout.pack(self.magic, *numbers) + text + b"\0"
+        if len(packet) > layouts.LARGEST_PACKET:
+            raise ValueError(f"{self.title}: {len(packet)} bytes, at most {layouts.LARGEST_PACKET} fit in a packet")
+        return packet
+
+    @classmethod
+    def decode(cls, packet: bytes) -> Self:
+        """Return the message in *packet*, whose magic is known to be ours; RefusalError(EINVAL) where it is malformed."""
+        cls._check_size(len(packet))
+        numbers = cls.layout.unpack_from(packet)[1:]
+        for name, value in zip(cls.fixed, numbers, strict=True):
+            if name == "padding" and value:
+                raise RefusalError(errno.EINVAL, "nonzero value in padding field")
+        fields = dict(zip(cls.fixed, numbers, strict=True))
+        fields.pop("padding", None)
+        if cls.text:
+            fields[cls.text] = cls._string(packet[cls.layout.size :])
+        message = cls(**fields)
+        message.check()
+        return message
+
+    @classmethod
+    def _check_size(cls, size: int) -> None:
+        if not cls.text and size != cls.layout.size:
+            raise RefusalError(errno.EINVAL, f"{cls.title} wrong size {size}, expected {cls.layout.size}")
+        if cls.text and size < cls.layout.size + 2:  # one character and its NUL
+            raise RefusalError(errno.EINVAL, f"{cls.title} too small")
+
+    @classmethod
+    def _string(cls, raw: bytes) -> bytes:
+        if raw[-1:] != b"\0":
+            raise RefusalError(errno.EINVAL, f"{cls.title} must be null terminated")
+        if (end := raw.index(b"\0")) != len(raw) - 1:
+            raise RefusalError(errno.EINVAL, f"{cls.title} has a NUL at byte {end} of a string of {len(raw)} bytes")
+        return raw[:-1]
+
+    def check(self) -> None:
+        """Judge the fields; RefusalError(EINVAL) where one has no meaning."""
+
+
+class Hello(Message):
+    """Helper → service: the versions it speaks, and what it could do if asked (``layouts.CAN_…``)."""
+
+    __slots__ = ("flags", "newest", "oldest")
+    magic, layout, title = layouts.magic("SAFT"), struct.Struct(">IHHI"), "hello command"
+    fixed = ("oldest", "newest", "flags")
+
+    def __init__(self, oldest: int, newest: int, flags: int) -> None:
+        self.oldest, self.newest, self.flags = oldest, newest, flags
+
+
+class HelloReply(Message):
+    """Service → helper: the version that it chose."""
+
+    __slots__ = ("version",)
+    magic, layout, title = layouts.magic("LAST"), struct.Struct(">IHH"), "hello reply"
+    fixed = ("version", "padding")
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+
+
+class File(Message):
+    """Helper → service: a file by name, with its descriptor attached if ``error`` (an errno) is 0."""
+
+    __slots__ = ("error", "path")
+    magic, layout, title = layouts.magic("FILE"), struct.Struct(">II"), "service file reply"
+    fixed, text = ("error",), "path"
+
+    def __init__(self, error: int, path: bytes) -> None:
+        self.error, self.path = error, path
+
+
+class Open(Message):
+    """Service → helper: open ``path``, one of the files granted to it. ``flags`` are open(2)'s."""
+
+    __slots__ = ("block_size", "flags", "mode", "path", "request")
+    magic, layout, title = layouts.magic("OPEN"), struct.Struct(">IIIII"), "open command"
+    fixed, text = ("flags", "mode", "request", "block_size"), "path"
+
+    def __init__(self, path: bytes, flags: int, mode: int = 0, request: int = 0, block_size: int = 0) -> None:
+        self.path, self.flags, self.mode, self.request, self.block_size = path, flags, mode, request, block_size
+
+    @property
+    def quiet(self) -> bool:
+        return bool(self.request & layouts.REQUEST_QUIET)
+
+    def check(self) -> None:
+        if self.request & ~layouts.REQUEST_QUIET:
+            raise RefusalError(errno.EINVAL, f"open flags {self.request:#x} not recognized")
+
+
+class OpenBlockDevice(Open):
+    """Service → helper: the same, and it must be a block device; ``block_size`` ≠ 0 sets the device's block size (bytes)."""
+
+    __slots__ = ()
+    magic = layouts.magic("BDEV")
+
+
+class SetType(Message):
+    """Service → helper: begin a mount, of fuse or (``layouts.TYPE_FUSEBLK``) fuseblk."""
+
+    __slots__ = ("flags",)
+    magic, layout, title = layouts.magic("TYPE"), struct.Struct(">II"), "fsopen command"
+    fixed = ("flags",)
+
+    def __init__(self, flags: int = 0) -> None:
+        self.flags = flags
+
+    def check(self) -> None:
+        if self.flags & ~layouts.TYPE_FUSEBLK:
+            raise RefusalError(errno.EINVAL, f"unknown fsopen flags, {self.flags:#x}")
+
+
+class SetSource(Message):
+    """Service → helper: the source to show in mountinfo."""
+
+    __slots__ = ("source",)
+    magic, layout, title, text = layouts.magic("NAME"), layouts.MAGIC, "mount source command", "source"
+
+    def __init__(self, source: bytes) -> None:
+        self.source = source
+
+
+class SetMountPoint(Message):
+    """Service → helper: where, and what it must be (S_IFDIR, S_IFREG, or 0 for either)."""
+
+    __slots__ = ("kind", "path")
+    magic, layout, title = layouts.magic("MNTP"), struct.Struct(">IHH"), "mount point command"
+    fixed, text = ("kind", "padding"), "path"
+
+    def __init__(self, path: bytes, kind: int = 0) -> None:
+        self.path, self.kind = path, kind
+
+
+class SetOptions(Message):
+    """Service → helper: options for the kernel's fuse, separated by commas."""
+
+    __slots__ = ("options",)
+    magic, layout, title, text = layouts.magic("OPTS"), layouts.MAGIC, "mount options command", "options"
+
+    def __init__(self, options: bytes) -> None:
+        self.options = options
+
+
+class SetMtab(Message):
+    """Service → helper: options that only /run/mount/utab shows (``user=``, ``x-…``), or ``-n`` for none."""
+
+    __slots__ = ("options",)
+    magic, layout, title, text = layouts.magic("MTAB"), layouts.MAGIC, "mtab options command", "options"
+
+    def __init__(self, options: bytes) -> None:
+        self.options = options
+
+
+class Mount(Message):
+    """Service → helper: mount now, with these mount(2) flags. It may read the fuse device only after the answer."""
+
+    __slots__ = ("flags",)
+    magic, layout, title = layouts.magic("DOIT"), struct.Struct(">II"), "mount command"
+    fixed = ("flags",)
+
+    def __init__(self, flags: int) -> None:
+        self.flags = flags
+
+
+class Goodbye(Message):
+    """Service → helper: I am done, and this is my exit code. The socket is shut down after it."""
+
+    __slots__ = ("exit_code",)
+    magic, layout, title = layouts.magic("BYEE"), struct.Struct(">II"), "bye command"
+    fixed = ("exit_code",)
+
+    def __init__(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+
+
+class Reply(Message):
+    """Helper → service: the answer to a command, 0 or an errno."""
+
+    __slots__ = ("error",)
+    magic, layout, title = layouts.magic("REPL"), struct.Struct(">II"), "service reply"
+    fixed = ("error",)
+
+    def __init__(self, error: int = 0) -> None:
+        self.error = error
+
+
+HELPER_SENDS: tuple[type[Message], ...] = (Hello, File, Reply)
+COMMANDS: tuple[type[Message], ...] = (
+    Open, OpenBlockDevice, SetType, SetSource, SetMountPoint, SetOptions, SetMtab, Mount, Goodbye,
+)  # fmt: skip
+SERVICE_SENDS: tuple[type[Message], ...] = (HelloReply, *COMMANDS)
