@@ -1,0 +1,236 @@
+"""memtree: a read-only filesystem in memory, described by plain Python values. It serves the tests and the bench.
+
+A directory is a dict, a file is its bytes, and where more is to be said there is a class::
+
+    Memtree({
+        "readme": b"hello\\n",
+        "bin": {"tool": File(b"\\x7fELF…", mode=0o4755, uid=7), "t": Symlink(b"tool")},
+        "image": File(size=1 << 40, extents={0: b"start", 1 << 30: b"far"}, xattrs={b"user.a": b"1"}),
+    })
+
+Two names of one object are hard links. Nodes are numbered as they are met, the root first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from fuservice.fuse import abi
+from fuservice.fuse.filesystem import ROOT_NODE, Attr, DirEntry, Entry, Filesystem, Opened, StatFs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import TypeAlias
+
+    Tree: TypeAlias = Mapping[str, "bytes | Inode | Tree"] | Mapping[bytes, "bytes | Inode | Tree"]
+
+
+class Inode:
+    """What every kind of inode has. Times are integer nanoseconds; ``mode`` holds the permission bits."""
+
+    kind = 0
+    size = 0
+
+    def __init__(
+        self, *, mode: int = 0o644, uid: int = 0, gid: int = 0, atime_ns: int = 0, mtime_ns: int = 0, ctime_ns: int = 0,
+        btime_ns: int | None = None, xattrs: Mapping[bytes, bytes] | None = None, rdev: int = 0,
+    ) -> None:  # fmt: skip
+        self.mode, self.uid, self.gid, self.rdev, self.xattrs = mode, uid, gid, rdev, dict(xattrs or {})
+        self.atime_ns, self.mtime_ns, self.ctime_ns, self.btime_ns = atime_ns, mtime_ns, ctime_ns, btime_ns
+
+    def attr(self, ino: int, nlink: int) -> Attr:
+        return Attr(
+            ino=ino, mode=self.kind | self.mode, size=self.size, blocks=self.blocks(), nlink=nlink, uid=self.uid, gid=self.gid,
+            rdev=self.rdev, atime_ns=self.atime_ns, mtime_ns=self.mtime_ns, ctime_ns=self.ctime_ns, btime_ns=self.btime_ns,
+        )  # fmt: skip
+
+    def blocks(self) -> int:
+        return 0
+
+
+class File(Inode):
+    """A regular file: its *data*, or *size* bytes of nothing with *extents* (offset → bytes, not overlapping) in it."""
+
+    kind = abi.S_IFREG
+
+    def __init__(self, data: bytes = b"", *, size: int = -1, extents: Mapping[int, bytes] | None = None, **rest: object) -> None:  # fmt: skip
+        super().__init__(**rest)  # type: ignore[arg-type]
+        self.extents = sorted((extents or ({0: data} if data else {})).items())
+        self.size = size if size >= 0 else max((at + len(piece) for at, piece in self.extents), default=0)
+
+    def blocks(self) -> int:
+        return sum(-(-len(piece) // 512) for _, piece in self.extents)
+
+    def read(self, offset: int, into: memoryview) -> memoryview:
+        """Return up to ``len(into)`` bytes from *offset*: a view of one extent where that has them all."""
+        end = min(offset + len(into), self.size)
+        if end <= offset:
+            return into[:0]
+        for at, piece in self.extents:
+            if at <= offset and end <= at + len(piece):
+                return memoryview(piece)[offset - at : end - at]
+        into[: end - offset] = bytes(end - offset)
+        for at, piece in self.extents:
+            low, high = max(at, offset), min(at + len(piece), end)
+            if low < high:
+                into[low - offset : high - offset] = piece[low - at : high - at]
+        return into[: end - offset]
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Return where data or a hole begins from *offset* on, as lseek(2) says it."""
+        if offset >= self.size:
+            raise OSError(errno.ENXIO, "beyond the end")
+        for at, piece in self.extents:
+            if offset < at:
+                return at if whence == os.SEEK_DATA else offset
+            if offset < at + len(piece):
+                if whence == os.SEEK_DATA:
+                    return offset
+                offset = at + len(piece)
+        if whence == os.SEEK_DATA:
+            raise OSError(errno.ENXIO, "no data behind it")
+        return min(offset, self.size)
+
+
+class Directory(Inode):
+    """A directory of *children*, for where a dict cannot say enough."""
+
+    kind = abi.S_IFDIR
+
+    def __init__(self, children: Tree, *, mode: int = 0o755, **rest: object) -> None:
+        super().__init__(mode=mode, **rest)  # type: ignore[arg-type]
+        self.children = {os.fsencode(name): _inode(child) for name, child in children.items()}
+        self.entries: dict[bytes, Entry] = {}
+        self.listing: list[DirEntry] = []
+
+
+class Symlink(Inode):
+    """A symbolic link."""
+
+    kind = abi.S_IFLNK
+
+    def __init__(self, target: bytes, **rest: object) -> None:
+        super().__init__(mode=0o777, **rest)  # type: ignore[arg-type]
+        self.target, self.size = target, len(target)
+
+
+class Special(Inode):
+    """A FIFO, a socket or a device node: *kind* is its S_IFMT bits."""
+
+    def __init__(self, kind: int, **rest: object) -> None:
+        super().__init__(**rest)  # type: ignore[arg-type]
+        self.kind = kind
+
+
+def _inode(value: bytes | Inode | Tree) -> Inode:
+    if isinstance(value, Inode):
+        return value
+    return File(value) if isinstance(value, bytes) else Directory(value)
+
+
+class Memtree(Filesystem):
+    """*tree* as a filesystem; the kernel may believe names and attributes for *timeout_ns*, and opens files with *open_flags*."""
+
+    def __init__(self, tree: Tree | Directory, *, timeout_ns: int = 0, open_flags: int = 0) -> None:
+        self._timeout_ns, self._opened = timeout_ns, Opened(0, open_flags)
+        root = tree if isinstance(tree, Directory) else Directory(tree)
+        self._inodes, self._attrs = self._number(root)
+        for directory in self._inodes.values():
+            if isinstance(directory, Directory):
+                self._list(directory)
+
+    def _number(self, root: Directory) -> tuple[dict[int, Inode], dict[int, Attr]]:
+        """Give each inode its number (breadth first) and its attributes, now that all its links are known."""
+        self._numbers: dict[int, int] = {id(root): ROOT_NODE}
+        inodes: list[Inode] = [root]
+        links = {id(root): 2}
+        for directory in inodes:  # grows as it goes
+            for child in directory.children.values() if isinstance(directory, Directory) else ():
+                if id(child) not in self._numbers:
+                    self._numbers[id(child)] = ROOT_NODE + len(inodes)
+                    inodes.append(child)
+                links[id(child)] = links.get(id(child), isinstance(child, Directory)) + 1
+                links[id(directory)] += isinstance(child, Directory)
+        numbered = dict(enumerate(inodes, ROOT_NODE))
+        return numbered, {node: inode.attr(node, links[id(inode)]) for node, inode in numbered.items()}
+
+    def _list(self, directory: Directory) -> None:
+        """Prepare all answers about *directory*. ".." is told as the directory itself: the kernel knows better."""
+        here = self._numbers[id(directory)]
+        named = [(b".", here), (b"..", here), *((name, self._numbers[id(c)]) for name, c in directory.children.items())]
+        for cookie, (name, node) in enumerate(named, 1):
+            attr = self._attrs[node]
+            directory.listing.append(DirEntry(name, node, attr.mode & abi.S_IFMT, cookie))
+            if cookie > 2:
+                timeout = self._timeout_ns
+                directory.entries[name] = Entry(node, attr, entry_timeout_ns=timeout, attr_timeout_ns=timeout)
+
+    def _get(self, node: int) -> Inode:
+        inode = self._inodes.get(node)
+        if inode is None:
+            raise OSError(errno.ESTALE, "no such node")
+        return inode
+
+    def _file(self, node: int) -> File:
+        inode = self._get(node)
+        if not isinstance(inode, File):
+            raise OSError(errno.EISDIR if isinstance(inode, Directory) else errno.EINVAL, "not a file")
+        return inode
+
+    def _directory(self, node: int) -> Directory:
+        inode = self._get(node)
+        if not isinstance(inode, Directory):
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory")
+        return inode
+
+    def lookup(self, parent: int, name: bytes) -> Entry:
+        entry = self._directory(parent).entries.get(name)
+        if entry is None:
+            raise FileNotFoundError(errno.ENOENT, "no such name")
+        return entry
+
+    def getattr(self, node: int) -> Attr:
+        attr = self._attrs.get(node)
+        if attr is None:
+            raise OSError(errno.ESTALE, "no such node")
+        return attr
+
+    def attr_timeout(self) -> int:
+        return self._timeout_ns
+
+    def readlink(self, node: int) -> bytes:
+        inode = self._get(node)
+        if not isinstance(inode, Symlink):
+            raise OSError(errno.EINVAL, "not a symbolic link")
+        return inode.target
+
+    def open(self, node: int, flags: int) -> Opened:
+        return self._opened
+
+    def read(self, node: int, handle: int, offset: int, into: memoryview) -> memoryview:
+        return self._file(node).read(offset, into)
+
+    def lseek(self, node: int, handle: int, offset: int, whence: int) -> int:
+        return self._file(node).seek(offset, whence)
+
+    def readdir(self, node: int, handle: int, offset: int) -> Iterator[DirEntry]:
+        listing = self._directory(node).listing
+        return (listing[at] for at in range(offset, len(listing)))
+
+    def statfs(self) -> StatFs:
+        blocks = sum(attr.blocks for attr in self._attrs.values())
+        return StatFs(blocks=blocks // 8, files=len(self._attrs))
+
+    def getxattr(self, node: int, name: bytes) -> bytes:
+        value = self._get(node).xattrs.get(name)
+        if value is None:
+            raise OSError(errno.ENODATA, "no such attribute")
+        return value
+
+    def listxattr(self, node: int) -> list[bytes]:
+        return list(self._get(node).xattrs)
+
+
+# The command line of the driver comes here: memtree takes no image, so its Driver describes no file argument.

@@ -1,0 +1,253 @@
+"""One method for each opcode of a read-only filesystem: from the request in the buffer to the body of the reply.
+
+A method gets the node and the request's length, reads its arguments from the session's buffer, and returns the reply's
+body: bytes, a memoryview (file data, sent without a copy), or None where the protocol has no reply. It raises what the
+driver raises. No I/O here; delivering the reply, and counting the nodes that it hands out, is the session's.
+
+Opcodes that change the filesystem are answered EROFS: our mounts are read-only, so the kernel asks only where somebody
+mounted them writable by hand, and "Read-only file system" tells that user more than "Function not implemented".
+Everything else is ENOSYS, which the kernel takes as "never ask again" and replaces by its own default. The write side,
+when it comes, is a subclass with a longer table.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from fuservice.fuse import abi, codec
+from fuservice.fuse.abi import Op
+from fuservice.fuse.filesystem import FOREVER, Filesystem, unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from fuservice.fuse.codec import Policy
+    from fuservice.fuse.failures import Failures
+    from fuservice.fuse.filesystem import DirEntry, Entry, Opened
+    from fuservice.fuse.nodes import Nodes
+
+    Body: TypeAlias = bytes | memoryview | None
+    Handler: TypeAlias = Callable[[int, int], Body]
+
+BODY = codec.BODY
+_WRITING = (
+    Op.SETATTR, Op.SYMLINK, Op.MKNOD, Op.MKDIR, Op.UNLINK, Op.RMDIR, Op.RENAME, Op.RENAME2, Op.LINK, Op.CREATE, Op.TMPFILE,
+    Op.WRITE, Op.SETXATTR, Op.REMOVEXATTR, Op.FALLOCATE, Op.COPY_FILE_RANGE, Op.COPY_FILE_RANGE_64,
+)  # fmt: skip
+
+
+def _not_offered(_node: int, _size: int) -> Body:
+    raise unsupported()
+
+
+def _read_only(_node: int, _size: int) -> Body:
+    raise OSError(errno.EROFS, "read-only filesystem")
+
+
+def _silence(_node: int, _size: int) -> Body:
+    return None
+
+
+class Operations:
+    """The handlers of one session. ``given`` lists the (node, parent, name) that the reply in the making hands out."""
+
+    def __init__(self, filesystem: Filesystem, request: bytearray, into: memoryview, policy: Policy, nodes: Nodes, failures: Failures) -> None:  # fmt: skip
+        self._fs, self._request, self._into, self._policy = filesystem, request, into, policy
+        self._nodes, self._failures = nodes, failures
+        self.given: list[tuple[int, int, bytes]] = []
+        self._getattr, self._lookup, self._read = filesystem.getattr, filesystem.lookup, filesystem.read
+        self._valid_ns = filesystem.attr_timeout()
+        seconds, nanoseconds = codec.timeout(self._valid_ns)
+        self._valid = abi.ATTR_OUT.pack(seconds, nanoseconds, 0, b"")[:16]
+        self.immutable = self._valid_ns >= FOREVER
+        kind = type(filesystem)
+        # A driver that does nothing in open() and whose files never change need not be asked: ENOSYS makes the kernel
+        # open by itself from then on, and keep its cache (NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT).
+        self.opens_itself = self.immutable and kind.open is Filesystem.open and kind.release is Filesystem.release
+        self.opens_dirs_itself = (
+            self.immutable and kind.opendir is Filesystem.opendir and kind.releasedir is Filesystem.releasedir
+        )
+
+    def table(self) -> list[tuple[Handler, int]]:
+        """Return for each opcode its handler, and the least length of a request."""
+        served: dict[int, tuple[Handler, int]] = {
+            Op.LOOKUP: (self.lookup, 2), Op.FORGET: (self.forget, abi.FORGET_IN.size),
+            Op.BATCH_FORGET: (self.batch_forget, abi.BATCH_FORGET_IN.size), Op.GETATTR: (self.getattr, 0),
+            Op.STATX: (self.statx, abi.STATX_IN.size), Op.READLINK: (self.readlink, 0),
+            Op.OPEN: (self.open, abi.OPEN_IN.size), Op.READ: (self.read, abi.READ_IN.size),
+            Op.FLUSH: (self.flush, abi.FLUSH_IN.size), Op.RELEASE: (self.release, abi.RELEASE_IN.size),
+            Op.OPENDIR: (self.opendir, abi.OPEN_IN.size), Op.READDIR: (self.readdir, abi.READ_IN.size),
+            Op.READDIRPLUS: (self.readdirplus, abi.READ_IN.size), Op.RELEASEDIR: (self.releasedir, abi.RELEASE_IN.size),
+            Op.STATFS: (self.statfs, 0), Op.GETXATTR: (self.getxattr, abi.GETXATTR_IN.size + 2),
+            Op.LISTXATTR: (self.listxattr, abi.GETXATTR_IN.size), Op.ACCESS: (self.access, abi.ACCESS_IN.size),
+            Op.LSEEK: (self.lseek, abi.LSEEK_IN.size),
+            # One thread answers each request before it reads the next: an INTERRUPT is always too late, and the kernel
+            # has let go of what it names. Nothing is answered to it (Documentation/filesystems/fuse/fuse.rst).
+            Op.INTERRUPT: (_silence, 0), Op.NOTIFY_REPLY: (_silence, 0),
+        }  # fmt: skip
+        served.update(dict.fromkeys(_WRITING, (_read_only, 0)))
+        other = (_not_offered, 0)
+        return [(handler, BODY + least) for handler, least in (served.get(op, other) for op in range(abi.OP_LIMIT))]
+
+    # Nodes
+
+    def lookup(self, parent: int, size: int) -> Body:
+        name = codec.child_name_in(self._request, size)
+        try:
+            entry = self._lookup(parent, name)
+        except FileNotFoundError:
+            if not self.immutable:
+                raise
+            return codec.no_entry_bytes(self._valid_ns)
+        body = self._entry(entry)
+        self.given.append((entry.node, parent, name))
+        return body
+
+    def _entry(self, entry: Entry) -> bytes:
+        try:
+            return codec.entry_bytes(entry, self._policy)
+        except Exception:
+            self.unwanted(entry.node)
+            raise
+
+    def unwanted(self, node: int) -> None:
+        """The driver gave *node*, but the kernel does not get it: let the driver drop it, unless the kernel has it."""
+        if node not in self._nodes:
+            self._gone(node)
+
+    def _gone(self, node: int) -> None:
+        try:
+            self._fs.forget(node)
+        except Exception as error:  # noqa: BLE001 - it must not raise, and there is nobody to answer
+            self._failures.note(Op.FORGET, self._nodes.path(node), error)
+
+    def forget(self, node: int, _size: int) -> Body:
+        if self._nodes.forget(node, abi.FORGET_IN.unpack_from(self._request, BODY)[0]):
+            self._gone(node)
+        return None
+
+    def batch_forget(self, _node: int, size: int) -> Body:
+        for node, count in codec.forgets_in(self._request, size):
+            if self._nodes.forget(node, count):
+                self._gone(node)
+        return None
+
+    def getattr(self, node: int, _size: int) -> Body:
+        attr = self._getattr(node)
+        return self._valid + (attr.packed or codec.attr_bytes(attr, self._policy))
+
+    def statx(self, node: int, _size: int) -> Body:
+        return codec.statx_bytes(self._getattr(node), self._policy, self._valid_ns)
+
+    def readlink(self, node: int, _size: int) -> Body:
+        return codec.link_bytes(self._fs.readlink(node))
+
+    def access(self, node: int, _size: int) -> Body:
+        mask, _ = abi.ACCESS_IN.unpack_from(self._request, BODY)
+        self._fs.access(node, mask)
+        return b""
+
+    def statfs(self, _node: int, _size: int) -> Body:
+        return codec.statfs_bytes(self._fs.statfs())
+
+    # Files
+
+    def open(self, node: int, _size: int) -> Body:
+        flags, _ = abi.OPEN_IN.unpack_from(self._request, BODY)
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            raise OSError(errno.EROFS, "read-only filesystem")
+        if self.opens_itself:
+            raise unsupported()
+        return self._opened(self._fs.open(node, flags), node, self._fs.release)
+
+    def _opened(self, opened: Opened, node: int, release: Callable[[int, int], None]) -> bytes:
+        try:
+            return codec.opened_bytes(opened)
+        except Exception:
+            release(node, opened.handle)
+            raise
+
+    def read(self, node: int, _size: int) -> Body:
+        handle, offset, asked, *_ = abi.READ_IN.unpack_from(self._request, BODY)
+        if offset > codec.S64 or asked > len(self._into):
+            raise codec.MalformedRequestError(f"read of {asked} bytes at {offset}, more than was negotiated")
+        return codec.data_view(self._read(node, handle, offset, self._into[:asked]), asked)
+
+    def lseek(self, node: int, _size: int) -> Body:
+        handle, offset, whence, _ = abi.LSEEK_IN.unpack_from(self._request, BODY)
+        if offset > codec.S64 or whence not in (os.SEEK_DATA, os.SEEK_HOLE):
+            raise OSError(errno.EINVAL, "no such whence")
+        return codec.lseek_bytes(self._fs.lseek(node, handle, offset, whence), offset)
+
+    def flush(self, node: int, _size: int) -> Body:
+        self._fs.flush(node, abi.FLUSH_IN.unpack_from(self._request, BODY)[0])
+        return b""
+
+    def release(self, node: int, _size: int) -> Body:
+        self._fs.release(node, abi.RELEASE_IN.unpack_from(self._request, BODY)[0])
+        return b""
+
+    # Directories
+
+    def opendir(self, node: int, _size: int) -> Body:
+        if self.opens_dirs_itself:
+            raise unsupported()
+        return self._opened(self._fs.opendir(node), node, self._fs.releasedir)
+
+    def releasedir(self, node: int, _size: int) -> Body:
+        self._fs.releasedir(node, abi.RELEASE_IN.unpack_from(self._request, BODY)[0])
+        return b""
+
+    def readdir(self, node: int, _size: int) -> Body:
+        return self._listing(node, 0, lambda _entry: b"")
+
+    def readdirplus(self, node: int, _size: int) -> Body:
+        return self._listing(node, abi.ENTRY_OUT.size, lambda entry: self._plus(node, entry))
+
+    def _listing(self, node: int, extra: int, details: Callable[[DirEntry], bytes]) -> bytes:
+        """Collect entries while they fit, each behind its *details* of *extra* bytes, which are made only then."""
+        handle, offset, room, *_ = abi.READ_IN.unpack_from(self._request, BODY)
+        records: list[bytes] = []
+        try:
+            for entry in self._fs.readdir(node, handle, offset):
+                record = codec.dirent_bytes(entry)
+                room -= extra + len(record)
+                if room < 0:
+                    break
+                records.append(details(entry) + record)
+        except Exception:
+            if not records:
+                raise
+            # What was read before the damage is good: the call that resumes behind it meets the error again.
+        if room < 0 and not records:
+            raise OSError(errno.EINVAL, "no room for one entry")
+        return b"".join(records)
+
+    def _plus(self, parent: int, entry: DirEntry) -> bytes:
+        """Return what READDIRPLUS tells of one name; nothing of "." and ".." (the kernel takes no reference on them)."""
+        name = entry.name
+        if name in (b".", b".."):
+            return codec.ENTRY_UNKNOWN
+        try:
+            found = self._lookup(parent, name)
+            told = self._entry(found)
+        except Exception:  # noqa: BLE001 - the list is good without it; a LOOKUP of the name will meet the error, and log it
+            return codec.ENTRY_UNKNOWN
+        self.given.append((found.node, parent, name))
+        return told
+
+    # Extended attributes
+
+    def getxattr(self, node: int, size: int) -> Body:
+        name = codec.name_in(self._request, BODY + abi.GETXATTR_IN.size, size)
+        return codec.xattr_bytes(self._fs.getxattr(node, name), self._room())
+
+    def listxattr(self, node: int, _size: int) -> Body:
+        return codec.xattr_bytes(codec.xattr_names(self._fs.listxattr(node)), self._room())
+
+    def _room(self) -> int:
+        room: int = abi.GETXATTR_IN.unpack_from(self._request, BODY)[0]
+        return room

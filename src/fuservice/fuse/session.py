@@ -1,0 +1,191 @@
+"""The loop that serves one mount on an open /dev/fuse.
+
+Rule: each request is answered before the next is read, from one thread, and nothing that a driver does ends the loop.
+It ends when the kernel says that the mount is gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from fuservice.fuse import abi, codec
+from fuservice.fuse.abi import Init, Op
+from fuservice.fuse.codec import InitRequest, MalformedRequestError, Policy
+from fuservice.fuse.failures import Failures, UnsupportedKernelError, answer_to
+from fuservice.fuse.nodes import Nodes
+from fuservice.fuse.operations import Operations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fuservice.fuse.filesystem import Filesystem
+    from fuservice.fuse.operations import Body, Handler
+
+MAX_READ = 1 << 20  # bytes of one READ: 256 pages, the most that the kernel takes without a sysctl
+MAX_WRITE = 1 << 16  # no write comes, but the kernel wants a buffer for one; the rest is for names and BATCH_FORGET
+REQUEST_SIZE = MAX_WRITE + 4096
+
+#: What we ask of the kernel. Not among them: POSIX_ACL (the kernel would enforce lists that a hostile image wrote),
+#: HANDLE_KILLPRIV and WRITEBACK_CACHE (nothing is written), AUTO_INVAL_DATA (a driver that changes data gives open()
+#: without KEEP_CACHE), ALLOW_IDMAP, PASSTHROUGH. NO_EXPORT_SUPPORT: file handles would outlive the driver's node numbers.
+WANTED = (
+    Init.ASYNC_READ | Init.ASYNC_DIO | Init.PARALLEL_DIROPS | Init.DO_READDIRPLUS | Init.READDIRPLUS_AUTO | Init.ABORT_ERROR
+    | Init.MAX_PAGES | Init.NO_OPEN_SUPPORT | Init.NO_OPENDIR_SUPPORT | Init.INIT_EXT | Init.NO_EXPORT_SUPPORT
+)  # fmt: skip
+
+#: Reading: the request was interrupted before we had it, or the descriptor is non-blocking. Read again.
+READ_AGAIN = frozenset((errno.ENOENT, errno.EINTR, errno.EAGAIN))
+#: Writing: whoever asked has gone, or the whole mount has. The next read tells which.
+NOBODY_WAITS = frozenset((errno.ENOENT, errno.ENODEV, errno.ECONNABORTED, errno.EPIPE))
+NO_REPLY = frozenset((Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.NOTIFY_REPLY))
+
+
+def _too_early(_node: int, _size: int) -> Body:
+    raise MalformedRequestError("request before INIT")
+
+
+class Session:
+    """Serves *filesystem* to the kernel on *fd*.
+
+    *fd* is an open, blocking /dev/fuse whose mount exists already (read(2) says EPERM before that: wait for the helper's
+    word). It is borrowed: the caller closes it, after :meth:`run`. *log* takes one printable line at a time; nothing else
+    is ever printed. *filesystem* belongs to this session alone: the attributes it returns are cached in checked form.
+    """
+
+    def __init__(
+        self, fd: int, filesystem: Filesystem, *, log: Callable[[str], None], policy: Policy | None = None
+    ) -> None:
+        self._fd, self._fs = fd, filesystem
+        self._request = bytearray(REQUEST_SIZE)
+        self.nodes = Nodes()
+        self._failures = Failures(log)
+        into = memoryview(bytearray(MAX_READ))
+        self._operations = Operations(filesystem, self._request, into, policy or Policy(), self.nodes, self._failures)
+        self._given = self._operations.given
+        init: tuple[Handler, int] = (self._init, codec.BODY + abi.INIT_IN.size)
+        self._table: list[tuple[Handler, int]] = [(_too_early, 0)] * abi.OP_LIMIT
+        self._table[Op.INIT] = init
+        self._over = self._destroyed = False
+        self.minor = 0  #: the protocol's minor version, once it is negotiated
+
+    def run(self) -> None:
+        """Serve until the filesystem is unmounted or its connection aborted, then let the driver close: it blocks so long.
+
+        Raises RemoteProtocolError if the kernel speaks a protocol that we do not, and OSError if reading *fd* fails for
+        a reason of its own (EPERM: there is no mount yet).
+        """
+        try:
+            self._serve()
+        finally:
+            self._destroy()
+
+    def _serve(self) -> None:
+        readv, fd, into, step = os.readv, self._fd, [self._request], self.step
+        while not self._over:
+            try:
+                size = readv(fd, into)
+            except OSError as error:
+                if error.errno in READ_AGAIN:
+                    continue
+                if error.errno == errno.ECONNABORTED:
+                    self._failures.say("the kernel's connection was aborted")
+                elif error.errno != errno.ENODEV:
+                    raise
+                return
+            if not size:
+                return  # the far end of a socket that stands in for the device
+            step(size)
+
+    def step(self, size: int) -> None:
+        """Answer the request of *size* bytes that lies in the buffer."""
+        length, opcode, unique, node = abi.IN_HEADER_START.unpack_from(self._request)
+        if length != size or size < codec.BODY or not unique:
+            raise MalformedRequestError(f"a request of {size} bytes says that it is number {unique}, of {length} bytes")
+        try:
+            handler, least = self._table[opcode] if opcode < abi.OP_LIMIT else self._table[0]
+            if size < least:
+                raise MalformedRequestError(f"{size} bytes, expected at least {least}")  # noqa: TRY301 - one place answers all
+            body = handler(node, size)
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises is an answer; see failures
+            self._refuse(opcode, unique, node, error)
+            return
+        if body is not None:
+            self._deliver(opcode, unique, node, body)
+
+    def _deliver(self, opcode: int, unique: int, node: int, body: bytes | memoryview) -> None:
+        try:
+            if type(body) is bytes:
+                os.write(self._fd, abi.OUT_HEADER.pack(16 + len(body), 0, unique) + body)
+            else:
+                os.writev(self._fd, (abi.OUT_HEADER.pack(16 + len(body), 0, unique), body))
+        except OSError as error:
+            self._undelivered(opcode, unique, node, error)
+            return
+        if self._given:
+            for child in self._given:
+                self.nodes.given(*child)
+            self._given.clear()
+
+    def _undelivered(self, opcode: int, unique: int, node: int, error: OSError) -> None:
+        self._drop_given()
+        if error.errno not in NOBODY_WAITS:
+            # The kernel found the reply wrong. It may still wait for one, and with it whoever asked.
+            self._refuse(opcode, unique, node, OSError(errno.EIO, f"the kernel refused the reply: {error.strerror}"))
+
+    def _drop_given(self) -> None:
+        """The reply in the making was not delivered: the kernel has none of its nodes."""
+        children = [node for node, _, _ in self._given]
+        self._given.clear()
+        for node in children:
+            self._operations.unwanted(node)
+
+    def _refuse(self, opcode: int, unique: int, node: int, error: Exception) -> None:
+        """Answer *error*; log it if it is worth a line."""
+        self._failures.note(opcode, self._path(opcode, node), error)
+        self._drop_given()
+        if opcode not in NO_REPLY:
+            try:
+                os.write(self._fd, abi.OUT_HEADER.pack(16, -answer_to(error), unique))
+            except OSError as failed:
+                if failed.errno not in NOBODY_WAITS:
+                    raise
+        if isinstance(error, UnsupportedKernelError):
+            raise error
+
+    def _path(self, opcode: int, node: int) -> bytes:
+        name = b""
+        if opcode == Op.LOOKUP:
+            rest = bytes(self._request[codec.BODY : codec.BODY + abi.NAME_MAX])
+            name = rest.partition(b"\0")[0]
+        return self.nodes.path(node, name)
+
+    def _init(self, _node: int, size: int) -> Body:
+        offer = InitRequest(self._request, size)
+        if offer.major > abi.KERNEL_VERSION:
+            return codec.init_other_major()  # the kernel asks again, in our version
+        if (offer.major, offer.minor) < (abi.KERNEL_VERSION, abi.OLDEST_MINOR_VERSION):
+            raise UnsupportedKernelError(
+                f"the kernel speaks FUSE {offer.major}.{offer.minor}, "
+                f"expected {abi.KERNEL_VERSION}.{abi.OLDEST_MINOR_VERSION} or newer"
+            )
+        self.minor = min(offer.minor, abi.KERNEL_MINOR_VERSION)
+        self._table = self._operations.table()
+        self._table[Op.DESTROY] = (self._last, 0)
+        wanted = WANTED | (Init.CACHE_SYMLINKS if self._operations.immutable else 0)
+        return codec.init_reply(offer, wanted, MAX_WRITE, MAX_READ // os.sysconf("SC_PAGE_SIZE"))
+
+    def _last(self, _node: int, _size: int) -> Body:
+        """DESTROY, of a fuseblk mount: umount(2) waits for the reply, so the device is closed before it."""
+        self._over = True
+        self._destroy()
+        return b""
+
+    def _destroy(self) -> None:
+        if not self._destroyed:
+            self._destroyed = True
+            try:
+                self._fs.destroy()
+            except Exception as error:  # noqa: BLE001 - the mount is gone: there is nobody else to tell
+                self._failures.note(Op.DESTROY, b"/", error)
