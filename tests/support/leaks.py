@@ -47,14 +47,21 @@ def children() -> dict[int, str]:
     Ended children of other groups are orphans that we adopted from a program under test; nobody else reaps those.
     """
     found = {}
-    for task in os.listdir("/proc/self/task"):
-        for pid in map(int, Path(f"/proc/self/task/{task}/children").read_text().split()):
-            state, _, group, *_ = _stat_fields(pid) or ["X", "", "0"]
-            if state in "ZX" and int(group) != os.getpgrp():
-                _reap(pid)
-            else:
-                found[pid] = f"{_name(pid)} ({'never waited for' if state == 'Z' else 'running'})"
+    for pid in _child_pids():
+        state, _, group, *_ = _stat_fields(pid) or ["X", "", "0"]
+        if state in "ZX" and int(group) != os.getpgrp():
+            _reap(pid)
+        else:
+            found[pid] = f"{_name(pid)} ({'never waited for' if state == 'Z' else 'running'})"
     return found
+
+
+def _child_pids() -> list[int]:
+    pids: list[int] = []
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended while we looked
+            pids += map(int, Path(f"/proc/self/task/{task}/children").read_text().split())
+    return pids
 
 
 def _name(pid: int) -> str:
