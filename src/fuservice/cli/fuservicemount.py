@@ -1,0 +1,89 @@
+"""``fuservicemount SOURCE MOUNTPOINT -t TYPE [-o OPTS]``: the mount helper, a drop-in for libfuse's fuservicemount3.
+
+On the path to a mount nothing is imported that is not needed: tests/house keeps a list.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError, NoServiceError, SystemCallError, printable
+from fuservice.helper import commandline, manifest
+from fuservice.helper.commandline import Request, TypeNameError
+from fuservice.helper.grants import Grants
+from fuservice.helper.mountpoint import MountPoint
+from fuservice.helper.session import Session
+from fuservice.linux import prctl
+from fuservice.linux.sockets import SeqPacket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+NOBODY_LISTENS = (FileNotFoundError, ConnectionRefusedError)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Carry out *argv* (the program's name first); return the exit code: 0 only if something is mounted now."""
+    program = argv[0] if argv else "fuservicemount"
+
+    def say(sentence: str) -> None:
+        print(f"{program}: {sentence}", file=sys.stderr)
+
+    try:
+        return _run(argv, say)
+    except TypeNameError as error:
+        print(printable(str(error)), file=sys.stderr)
+        return error.exit_code
+    except FuserviceError as error:
+        say(printable(str(error)))
+        return error.exit_code
+
+
+def _run(argv: Sequence[str], say: Callable[[str], None]) -> int:
+    match list(argv[1:]):
+        case ["--check"]:
+            print("fuservicemount: expected fs type for --check", file=sys.stderr)
+            return EXIT_FAILURE
+        case ["--check", "-t", fstype] | ["-t", fstype, "--check"]:
+            return _check(fstype)
+        case [] | [_] | ["--help", *_]:
+            print(commandline.USAGE.format(program=argv[0] if argv else "fuservicemount"))
+            return EXIT_FAILURE
+        case _:
+            _mount(Request(argv), say)
+            return EXIT_OK
+
+
+def _check(fstype: str) -> int:
+    """Say by the exit code whether a service for *fstype* could be asked: a socket that the real uid may write to."""
+    path = Request(["fuservicemount", "-t", fstype]).socket_path
+    try:
+        served = stat.S_ISSOCK(os.stat(path).st_mode)  # noqa: PTH116
+    except OSError:
+        return EXIT_FAILURE
+    return EXIT_OK if served and os.access(path, os.W_OK) else EXIT_FAILURE
+
+
+def _mount(request: Request, say: Callable[[str], None]) -> None:
+    prctl.set_dumpable(0)  # we hold the caller's rights: nobody of the same uid shall trace or reopen what we open
+    rules = manifest.load(request.subtype)
+    grants, mount_point = Grants(request, rules), MountPoint(request.mount_point)
+    try:
+        socket = _connect(request)
+        Session(request, grants, mount_point, socket=socket, say=say, read_only=rules.read_only).run()
+    finally:
+        grants.close()
+        mount_point.close()
+
+
+def _connect(request: Request) -> SeqPacket:
+    path = request.socket_path
+    try:
+        return SeqPacket.connect(path, commandline.HELLO_TIMEOUT)
+    except NOBODY_LISTENS:
+        raise NoServiceError(f"no safe filesystem driver for {request.subtype} available.") from None
+    except OSError as error:
+        raise SystemCallError(f"{path}: {error.strerror}") from None

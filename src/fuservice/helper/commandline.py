@@ -1,0 +1,147 @@
+"""What the caller typed: ``fuservicemount SOURCE MOUNTPOINT -t TYPE [-o OPTS]``, with libfuse's quirks, and nothing opened yet.
+
+The words are not ours alone: the service gets them, less the ``-t TYPE`` pairs and our own ``--NAME=VALUE``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from fuservice.errors import EXIT_FAILURE, UsageError
+from fuservice.helper.options import Options
+from fuservice.proto import layouts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Final
+
+#: Seconds: for the answer to hello, and for each later step.
+HELLO_TIMEOUT: Final = 30.0
+STEP_TIMEOUT: Final = 300.0
+
+USAGE: Final = "Usage: {program} source mountpoint -t type [-o options]"
+
+
+class CommandLineError(UsageError):
+    """The words make no request; with libfuse's exit code for it."""
+
+    exit_code = EXIT_FAILURE
+
+
+class TypeNameError(CommandLineError):
+    """The type is no file name. libfuse's helper says so without its own name in front."""
+
+
+class Request:
+    """One request to mount, as typed."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        """Read *argv*, the program's name first; CommandLineError where it makes no request."""
+        self.program = argv[0]
+        self.socket_directory = layouts.SOCKET_DIRECTORY
+        self.step_timeout = STEP_TIMEOUT
+        self.typed = len(argv)  # how many words there were: the argv file leaves room for all of them
+        words, fstype = _take_type(argv[1:])
+        self.subtype = subtype_of(fstype)
+        self.words = self._take_ours(words)
+        self.positional, self.options = _positional_and_options(self.words)
+
+    def _take_ours(self, words: list[str]) -> list[str]:
+        """Return *words* without our own options, which end where "--" is."""
+        end = words.index("--") if "--" in words else len(words)
+        theirs = []
+        for word in words[:end]:
+            name, equals, value = word.partition("=")
+            if name == "--socket-dir" and equals:
+                self.socket_directory = value
+            elif name == "--timeout" and equals:
+                self.step_timeout = _seconds(value)
+            else:
+                theirs.append(word)
+        return theirs + words[end:]
+
+    @property
+    def socket_path(self) -> str:
+        """Where the service for the type listens; CommandLineError where that is no name for a socket."""
+        path = os.fsencode(f"{self.socket_directory}/{self.subtype}")
+        if len(path) > layouts.LONGEST_SOCKET_PATH:
+            raise CommandLineError(f"filesystem type name `{self.subtype}' is too long.")
+        return os.fsdecode(path)
+
+    @property
+    def mount_point(self) -> str | None:
+        """The word that is the mount point: the last positional one."""
+        return self.positional[-1] if self.positional else None
+
+    @property
+    def source(self) -> str | None:
+        """The word that is the source: the first of two positional ones."""
+        return self.positional[0] if len(self.positional) == 2 else None
+
+    @property
+    def argv_file_words(self) -> list[bytes]:
+        """What the service is told: the subtype in the place of the program's name, then the words."""
+        return [os.fsencode(word) for word in (self.subtype, *self.words)]
+
+
+def _take_type(words: Sequence[str]) -> tuple[list[str], str]:
+    """Return *words* without every ``-t TYPE`` pair, and the first TYPE. A dangling last ``-t`` stays, as with libfuse."""
+    left: list[str] = []
+    fstype: str | None = None
+    index = 0
+    while index < len(words):
+        if words[index] == "-t" and index + 1 < len(words):
+            fstype = words[index + 1] if fstype is None else fstype
+            index += 2
+        else:
+            left.append(words[index])
+            index += 1
+    if fstype is None:
+        raise CommandLineError("cannot determine filesystem type.")
+    return left, fstype
+
+
+def subtype_of(fstype: str) -> str:
+    """Return *fstype* without one leading "fuse." or "fuseblk."; CommandLineError where that is no file name."""
+    for prefix in ("fuse.", "fuseblk."):
+        if fstype.startswith(prefix):
+            subtype = fstype[len(prefix) :]
+            break
+    else:
+        subtype = fstype
+    if "/" in subtype or subtype in (".", ".."):
+        raise TypeNameError(f"{fstype}: fs subtype cannot contain path separators")
+    return subtype
+
+
+def _positional_and_options(words: Sequence[str]) -> tuple[list[str], Options]:
+    positional: list[str] = []
+    options = Options()
+    index = 0
+    while index < len(words):
+        word = words[index]
+        if word == "--":
+            positional += words[index + 1 :]
+            break
+        if word == "-o":
+            index += 1
+            options.add(words[index] if index < len(words) else "")
+        elif word.startswith("-o"):
+            options.add(word[2:])
+        elif word == "-r":
+            options.add("ro")
+        elif not word.startswith("-") or word == "-":
+            positional.append(word)
+        index += 1
+    return positional, options
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86_400:
+        raise CommandLineError(f"--timeout={value}: expected seconds, more than 0 and at most 86400")
+    return seconds

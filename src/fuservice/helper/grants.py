@@ -1,0 +1,161 @@
+"""Grants: the files that a service may ask for, pinned before we talk to it.
+
+Each is found once by the caller's path, with the caller's rights, before connecting. An OPEN is a look-up on the exact
+bytes that the caller typed; a hit gives a fresh open file description of the pinned inode. No path of the service's is ever
+resolved.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from fuservice.errors import RefusalError
+from fuservice.helper.manifest import SOURCE
+from fuservice.linux.fds import Fd
+from fuservice.linux.statfs import filesystem_type
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from fuservice.helper.commandline import Request
+    from fuservice.helper.manifest import Manifest, Rule
+
+MOST_OPENS: Final = 4
+O_LARGEFILE: Final = 0o100000  # what a 32-bit server says; os.O_LARGEFILE is 0 on 64 bits
+ALLOWED_FLAGS: Final = (
+    os.O_ACCMODE | os.O_EXCL | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | O_LARGEFILE | os.O_NOFOLLOW
+)
+
+#: Filesystems whose files are handles on the kernel, not data (statfs f_type, linux/magic.h).
+KERNEL_FILESYSTEMS: Final = {
+    0x9FA0: "proc", 0x62656572: "sysfs", 0x64626720: "debugfs", 0x74726163: "tracefs", 0x62656570: "configfs",
+    0x27E0EB: "cgroup", 0x63677270: "cgroup2", 0x1CD1: "devpts", 0xCAFE4A11: "bpf", 0x73636673: "securityfs",
+    0xDE5E81E4: "efivarfs", 0x6E736673: "nsfs", 0x50495045: "pipefs", 0x534F434B: "sockfs",
+}  # fmt: skip
+
+
+def _kind_name(mode: int) -> str:
+    names = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a character device",
+             stat.S_IFBLK: "a block device", stat.S_IFREG: "a regular file"}  # fmt: skip
+    return names.get(stat.S_IFMT(mode), "of an unknown kind")
+
+
+class Grant:
+    """One file that may be opened; owns the descriptor that pins it."""
+
+    def __init__(self, path: str, rule: Rule, *, writable: bool) -> None:
+        """Pin *path*. What is wrong with it is kept: the service hears of it when it asks."""
+        self.path = path
+        self._rule, self._writable, self._opens = rule, writable, 0
+        self._refusal: RefusalError | None = None
+        self._pin: Fd | None = None
+        try:
+            # Safe: the caller's own path and rights, and O_PATH opens nothing: a FIFO does not block, a device does not act.
+            self._pin = Fd(os.open(path, os.O_PATH | os.O_CLOEXEC))
+            self._status = os.fstat(self._pin.fileno())
+            self._judge()
+        except OSError as error:
+            self._refusal = RefusalError(error.errno or errno.EIO, f"{path}: {os.strerror(error.errno or errno.EIO)}")
+        except RefusalError as refusal:
+            self._refusal = refusal
+
+    def _judge(self) -> None:
+        assert self._pin is not None
+        mode = self._status.st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EACCES
+            raise RefusalError(number, f"{self.path}: is {_kind_name(mode)}, expected a regular file or a block device")
+        expected = {"file": stat.S_IFREG, "block": stat.S_IFBLK}.get(self._rule.kind, stat.S_IFMT(mode))
+        if stat.S_IFMT(mode) != expected:
+            raise RefusalError(errno.EACCES, f"{self.path}: is {_kind_name(mode)}, expected {_kind_name(expected)}")
+        # A block device's file may lie on devtmpfs; it is the device that is read, not the filesystem.
+        if stat.S_ISREG(mode) and (name := KERNEL_FILESYSTEMS.get(filesystem_type(self._pin.fileno()))):
+            raise RefusalError(
+                errno.EACCES, f"{self.path}: lies on {name}: its files are handles on the kernel, not data"
+            )
+
+    @property
+    def is_block_device(self) -> bool:
+        return self._refusal is None and stat.S_ISBLK(self._status.st_mode)
+
+    @property
+    def identity(self) -> tuple[int, int, int]:
+        """Device, inode and device number of what is pinned."""
+        return self._status.st_dev, self._status.st_ino, self._status.st_rdev
+
+    def open(self, flags: int, *, block_device: bool) -> Fd:
+        """Return a fresh open file description; RefusalError where *flags*, kind or count are not granted."""
+        if self._refusal is not None:
+            raise self._refusal
+        if flags & ~ALLOWED_FLAGS:
+            raise RefusalError(errno.EACCES, f"{self.path}: open flags {flags & ~ALLOWED_FLAGS:#o} are never granted")
+        access = flags & os.O_ACCMODE
+        if access not in (os.O_RDONLY, os.O_RDWR):
+            raise RefusalError(errno.EACCES, f"{self.path}: opening for writing only is never granted")
+        if access == os.O_RDWR and not self._writable:
+            raise RefusalError(errno.EROFS, f"{self.path}: {os.strerror(errno.EROFS)} (it was granted for reading)")
+        if block_device and not self.is_block_device:
+            raise RefusalError(errno.ENOTBLK, f"{self.path}: {os.strerror(errno.ENOTBLK)}")
+        if self._opens >= MOST_OPENS:
+            raise RefusalError(
+                errno.EMFILE, f"{self.path}: was opened {MOST_OPENS} times, which is the most a service gets"
+            )
+        self._opens += 1
+        return self._reopen(access | (flags & os.O_EXCL if self.is_block_device else 0))
+
+    def _reopen(self, flags: int) -> Fd:
+        assert self._pin is not None
+        try:
+            # Safe: this link of our own leads to the pinned inode, not to a name; the kernel checks the caller's
+            # permission again. O_NONBLOCK: a device without a medium answers at once.
+            fd = Fd(os.open(f"/proc/self/fd/{self._pin.fileno()}", flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK))
+        except OSError as error:
+            raise RefusalError(
+                error.errno or errno.EIO, f"{self.path}: {os.strerror(error.errno or errno.EIO)}"
+            ) from None
+        status = os.fstat(fd.fileno())
+        if (status.st_dev, status.st_ino, status.st_rdev) != self.identity:
+            fd.close()
+            raise RefusalError(errno.EACCES, f"{self.path}: changed while it was opened")
+        os.set_blocking(fd.fileno(), True)
+        return fd
+
+    def close(self) -> None:
+        if self._pin is not None:
+            self._pin.close()
+
+
+class Grants:
+    """The table: the exact bytes of a word, and what it stands for."""
+
+    def __init__(self, request: Request, manifest: Manifest) -> None:
+        """Pin every file that *manifest* says *request* names."""
+        read_only = request.options.read_only or manifest.read_only
+        self.source = os.fsencode(request.source) if request.source else None
+        self._table: dict[bytes | None, Grant] = {}
+        for name, rule in manifest.rules.items():
+            word = request.source if name == SOURCE else request.options.value(name)
+            if word and os.fsencode(word) not in self._table:
+                self._table[os.fsencode(word)] = Grant(word, rule, writable=rule.writable and not read_only)
+
+    def find(self, path: bytes) -> Grant:
+        """Return the grant for exactly *path*; RefusalError(EACCES) where there is none, without touching the path."""
+        if path not in self._table:
+            shown = os.fsdecode(path)
+            raise RefusalError(
+                errno.EACCES,
+                f"{shown}: {os.strerror(errno.EACCES)} (the fuse server asks for a file that was not granted)",
+            )
+        return self._table[path]
+
+    @property
+    def source_is_block_device(self) -> bool:
+        return self.source in self._table and self._table[self.source].is_block_device
+
+    def close(self) -> None:
+        """Close the pins; idempotent."""
+        for grant in self._table.values():
+            grant.close()

@@ -1,0 +1,90 @@
+"""The mount point: pinned by descriptor before we connect, and used by descriptor to the end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from fuservice.errors import RefusalError
+from fuservice.linux.fds import Fd
+from fuservice.proto import layouts
+
+
+class MountPoint:
+    """The word that the caller typed as mount point, and the directory or regular file that it names now."""
+
+    def __init__(self, path: str | None) -> None:
+        """Pin *path*. What is wrong with it is kept: the service hears of it when it names the mount point."""
+        self.path = path
+        self._pin: Fd | None = None
+        self._refusal: RefusalError | None = None
+        self.kind = 0
+        if path is None:
+            return
+        try:
+            self._pin = self._open(path)
+            status = os.fstat(self._pin.fileno())
+            self.kind = stat.S_IFMT(status.st_mode)
+            self._identity = (status.st_dev, status.st_ino)
+            self._judge(path)
+        except OSError as error:
+            self._refusal = RefusalError(error.errno or errno.EIO, f"{path}: {os.strerror(error.errno or errno.EIO)}")
+        except RefusalError as refusal:
+            self._refusal = refusal
+
+    @staticmethod
+    def _open(path: str) -> Fd:
+        # Safe: O_PATH opens nothing; O_NOFOLLOW so that what was typed is what is covered.
+        return Fd(os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
+
+    def _judge(self, path: str) -> None:
+        if self.kind == stat.S_IFLNK:
+            raise RefusalError(errno.ELOOP, f"{path}: is a symbolic link: name the directory that it points to")
+        if self.kind not in (stat.S_IFDIR, stat.S_IFREG):
+            raise RefusalError(errno.EACCES, f"{path}: Mount point must be directory or regular file.")
+
+    def check(self, named: bytes, expected: int, words: list[bytes]) -> None:
+        """Judge a service's mount point command; RefusalError with libfuse's errno and words.
+
+        *named* must be the caller's word, *expected* what it is (S_IFDIR, S_IFREG, or 0 for either); *words* are all those
+        that the service was told.
+        """
+        shown = os.fsdecode(named)
+        if self.path is None or named != os.fsencode(self.path):
+            if named not in words:
+                raise RefusalError(errno.EINVAL, "mount point must be in command line arguments")
+            raise RefusalError(
+                errno.EINVAL, f"{shown}: the mount point is the last argument, `{self.path}', and no other"
+            )
+        if expected not in (0, layouts.S_IFDIR, layouts.S_IFREG):
+            raise RefusalError(errno.EINVAL, f"{shown}: weird expected format 0{expected:o}")
+        if self._refusal is not None:
+            raise self._refusal
+        if expected not in (0, self.kind):
+            number = errno.ENOTDIR if expected == layouts.S_IFDIR else errno.EISDIR
+            raise RefusalError(number, f"{shown}: {os.strerror(number)}")
+
+    def fileno(self) -> int:
+        """Return the pinned descriptor, an O_PATH one, which stays ours."""
+        if self._pin is None:
+            raise RefusalError(errno.ENOENT, "there is no mount point")
+        return self._pin.fileno()
+
+    def check_unmoved(self) -> None:
+        """Make sure that the path still leads to what was pinned; RefusalError(ESTALE) where it was exchanged meanwhile."""
+        assert self.path is not None
+        try:
+            with self._open(self.path) as now:
+                status = os.fstat(now.fileno())
+        except OSError as error:
+            raise RefusalError(errno.ESTALE, f"{self.path}: was exchanged meanwhile: {error.strerror}") from None
+        if (status.st_dev, status.st_ino) != self._identity:
+            raise RefusalError(
+                errno.ESTALE, f"{self.path}: was exchanged meanwhile: it is no longer what it was at the start"
+            )
+
+    def close(self) -> None:
+        """Unpin; idempotent."""
+        if self._pin is not None:
+            self._pin.close()

@@ -1,0 +1,131 @@
+"""Mount options, parsed once into pairs: what the caller typed, and what a server may set.
+
+Escapes: a backslash keeps the next character from being special (libfuse's lib/fuse_opt.c documents the form).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from fuservice.errors import RefusalError
+from fuservice.proto import layouts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Final
+
+#: Words of the caller that restrict, or lift what we restrict by ourselves. The last one typed counts.
+_SETS: Final[Mapping[str, int]] = {
+    "ro": layouts.MS_RDONLY, "nosuid": layouts.MS_NOSUID, "nodev": layouts.MS_NODEV,
+    "noexec": layouts.MS_NOEXEC, "nosymfollow": layouts.MS_NOSYMFOLLOW,
+}  # fmt: skip
+_CLEARS: Final[Mapping[str, int]] = {
+    "rw": layouts.MS_RDONLY, "suid": layouts.MS_NOSUID, "dev": layouts.MS_NODEV,
+    "exec": layouts.MS_NOEXEC, "symfollow": layouts.MS_NOSYMFOLLOW,
+}  # fmt: skip
+
+
+def split(text: str) -> list[tuple[str, str | None]]:
+    """Return the comma-separated options of *text* as pairs of name and value (None where there is no "=")."""
+    pairs: list[tuple[str, str | None]] = []
+    word, escaped = "", False
+    for character in text + ",":
+        if escaped:
+            word, escaped = word + character, False
+        elif character == "\\":
+            escaped = True
+        elif character == ",":
+            name, equals, value = word.partition("=")
+            if word:
+                pairs.append((name, value if equals else None))
+            word = ""
+        else:
+            word += character
+    return pairs
+
+
+class Options:
+    """What the caller typed after ``-o``, all of it, in order."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[str, str | None]] = []
+
+    def add(self, text: str) -> None:
+        """Append the options of one ``-o`` word."""
+        self.pairs += split(text)
+
+    def __contains__(self, name: str) -> bool:
+        return any(name == typed for typed, _ in self.pairs)
+
+    def value(self, name: str) -> str | None:
+        """Return the last value typed for *name*."""
+        return next((value for typed, value in reversed(self.pairs) if typed == name), None)
+
+    @property
+    def restrictions(self) -> int:
+        """MS_ bits that the mount gets whatever the server says: nosuid and nodev, and what the caller typed."""
+        flags = layouts.MS_NOSUID | layouts.MS_NODEV
+        for name, _ in self.pairs:
+            flags = (flags | _SETS.get(name, 0)) & ~_CLEARS.get(name, 0)
+        return flags
+
+    @property
+    def read_only(self) -> bool:
+        return bool(self.restrictions & layouts.MS_RDONLY)
+
+
+class KernelOptions:
+    """What a server asked of the kernel's fuse, checked: nothing but these five ever reaches fsconfig(2)."""
+
+    def __init__(self) -> None:
+        self.default_permissions = self.allow_other = False
+        self.max_read: int | None = None
+        self.blksize: int | None = None
+
+    def pairs(self) -> Iterable[tuple[str, str | None]]:
+        """Yield them as fsconfig(2) keys and values."""
+        if self.default_permissions:
+            yield "default_permissions", None
+        if self.allow_other:
+            yield "allow_other", None
+        if self.max_read is not None:
+            yield "max_read", str(self.max_read)
+        if self.blksize is not None:
+            yield "blksize", str(self.blksize)
+
+
+def check_kernel_options(raw: bytes, typed: Options, *, may_allow_other: bool, fuseblk: bool) -> KernelOptions:
+    """Return what *raw*, a server's OPTS, asks for; RefusalError where it asks for what a server may not have."""
+    options = KernelOptions()
+    for name, value in split(os.fsdecode(raw)):
+        if name == "default_permissions" and value is None:
+            options.default_permissions = True
+        elif name == "allow_other" and value is None:
+            _check_allow_other(typed, may_allow_other=may_allow_other)
+            options.allow_other = True
+        elif name == "max_read":
+            options.max_read = _number(name, value, 1, (1 << 32) - 1)
+        elif name == "blksize" and fuseblk:
+            options.blksize = _number(name, value, 512, 65_536)
+        else:
+            shown = name if value is None else f"{name}={value}"
+            raise RefusalError(errno.EINVAL, f"mount option `{shown}' is not one that a fuse server may set")
+    return options
+
+
+def _check_allow_other(typed: Options, *, may_allow_other: bool) -> None:
+    if not may_allow_other:
+        raise RefusalError(
+            errno.EPERM, "option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf"
+        )
+    if "allow_other" not in typed and "allow_root" not in typed:
+        raise RefusalError(errno.EPERM, "the fuse server asks for allow_other, which was not typed: add -o allow_other")
+
+
+def _number(name: str, value: str | None, least: int, most: int) -> int:
+    number = int(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 12 else -1
+    if not least <= number <= most:
+        raise RefusalError(errno.EINVAL, f"mount option `{name}={value}': expected a number, {least} to {most}")
+    return number

@@ -1,0 +1,242 @@
+"""The conversation from the helper's side: one command, one handler, one pass.
+
+Whether we mounted decides how it ends, never what the service says of itself. What the service says reaches the caller
+escaped, cut and counted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from fuservice.errors import PeerGoneError, PolicyError, RefusalError, RemoteProtocolError, printable
+from fuservice.helper import commandline
+from fuservice.helper.attach import Attached, Plan, attach
+from fuservice.helper.options import KernelOptions, check_kernel_options
+from fuservice.linux import fusedev, memfd
+from fuservice.proto import argv, layouts
+from fuservice.proto import messages as m
+from fuservice.proto.connection import HelperConnection
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
+
+    from fuservice.helper.commandline import Request
+    from fuservice.helper.grants import Grants
+    from fuservice.helper.mountpoint import MountPoint
+    from fuservice.linux.fds import Fd
+    from fuservice.linux.sockets import SeqPacket
+
+MOST_COMPLAINTS: Final = 20
+LONGEST_SOURCE: Final = 255  # fsconfig(2) takes strings of up to 256 bytes with the NUL
+
+
+class Session:
+    """One conversation; owns the fuse device and the mount until :meth:`run` returns."""
+
+    def __init__(
+        self, request: Request, grants: Grants, mount_point: MountPoint, *,
+        socket: SeqPacket, say: Callable[[str], None], read_only: bool = False, new_api: bool = True,
+    ) -> None:  # fmt: skip
+        """*say* takes one sentence for the caller. ``read_only``: the driver's manifest says so."""
+        self._request, self._grants, self._mount_point = request, grants, mount_point
+        self._socket, self._say, self._new_api = socket, say, new_api
+        self._restrictions = request.options.restrictions | (layouts.MS_RDONLY if read_only else 0)
+        self._connection = HelperConnection(request.subtype)
+        self._words = request.argv_file_words
+        self._device: Fd | None = None
+        self._fuseblk = False
+        self._source = b""
+        self._raw_options = KernelOptions()
+        self._attached: Attached | None = None
+        self._complaints = 0
+        self._handlers: dict[type[m.Message], Callable[[m.Message], None]] = {
+            m.Open: self._open, m.OpenBlockDevice: self._open, m.SetType: self._set_type, m.SetSource: self._set_source,
+            m.SetMountPoint: self._set_mount_point, m.SetOptions: self._set_options, m.SetMtab: self._set_mtab,
+            m.Mount: self._mount,
+        }  # fmt: skip
+
+    def run(self) -> None:
+        """Hold the conversation; returns once the mount is attached for good, raises FuserviceError and leaves nothing otherwise."""
+        try:
+            self._open_conversation()
+            exit_code = self._converse()
+            self._judge(exit_code)
+        except BaseException:
+            if self._attached is not None:
+                self._attached.detach()
+            raise
+        finally:
+            self._socket.close()
+            if self._attached is not None:
+                self._attached.close()
+            if self._device is not None:
+                self._device.close()
+
+    def _open_conversation(self) -> None:
+        # Nothing that the service could attach is wanted: there is never a control buffer, and new kernels refuse it.
+        self._socket.refuse_descriptors()
+        self._socket.deadline = time.monotonic() + commandline.HELLO_TIMEOUT
+        self._send(self._connection.hello(self._abilities()))
+        self._connection.receive_hello(self._receive(layouts.LARGEST_PACKET))
+        self._step()
+        with memfd.sealed(argv.MEMFD_NAME, argv.encode(self._words, self._request.typed)) as file:
+            self._send(self._connection.give(layouts.ARGV_NAME), file.fileno())
+        self._device = self._open_device()
+        self._send(self._connection.give(layouts.FUSEDEV_NAME), self._device.fileno())
+
+    @staticmethod
+    def _abilities() -> int:
+        # Ordinary users come by other ways than this one (docs/design.md); here the caller is root.
+        return layouts.CAN_ALLOW_OTHER | layouts.CAN_FUSEBLK if os.getuid() == 0 else 0
+
+    def _open_device(self) -> Fd:
+        path = fusedev.DEVICE
+        named = os.environ.get("FUSE_KERN_DEVICE")
+        # Only root's own environment may name another file, and open_device() checks that it is the fuse device.
+        if named is not None and os.getuid() == os.geteuid() == 0:
+            path = named
+        try:
+            return fusedev.open_device(path)
+        except OSError as error:
+            raise PolicyError(f"{path}: {error.strerror}") from None
+
+    def _converse(self) -> int:
+        """Answer commands until the service says goodbye; return its exit code."""
+        while True:
+            self._step()
+            packet = self._receive(layouts.LARGEST_PACKET)
+            try:
+                command = self._connection.receive(packet)
+                if isinstance(command, m.Goodbye):
+                    return command.exit_code
+                self._handlers[type(command)](command)
+            except RefusalError as refusal:
+                if not self._is_quiet(packet):
+                    self._complain(str(refusal))
+                self._send(self._connection.answer(refusal.errno))
+                if refusal.ends:
+                    raise PolicyError(
+                        "the fuse server asked for what no server may have; the conversation is over"
+                    ) from None
+
+    @staticmethod
+    def _is_quiet(packet: bytes) -> bool:
+        """Say whether *packet* is an OPEN or BDEV whose refusal should not be told to the caller."""
+        try:
+            return m.Open.decode(packet).quiet if packet[:4] in (b"OPEN", b"BDEV") else False
+        except RefusalError:
+            return False
+
+    def _judge(self, exit_code: int) -> None:
+        if self._attached is None:
+            if exit_code:
+                raise RemoteProtocolError("fuse server failed mount, check dmesg/logs for details.")
+            raise RemoteProtocolError("fuse server said goodbye without mounting anything.")
+
+    # ---- one handler for each command: it answers, or raises RefusalError ----
+
+    def _open(self, command: m.Message) -> None:
+        assert isinstance(command, m.Open)
+        # Safe: a table look-up on bytes; what is opened is the inode that was pinned before the service was there.
+        grant = self._grants.find(command.path)
+        block_device = isinstance(command, m.OpenBlockDevice)
+        if block_device and command.block_size:
+            raise RefusalError(errno.EOPNOTSUPP, f"{grant.path}: setting a block size is not supported")
+        with grant.open(command.flags, block_device=block_device) as fd:
+            self._send(self._connection.answer(), fd.fileno())
+
+    def _set_type(self, command: m.Message) -> None:
+        assert isinstance(command, m.SetType)
+        self._fuseblk = bool(command.flags & layouts.TYPE_FUSEBLK)
+        self._send(self._connection.answer())
+
+    def _set_source(self, command: m.Message) -> None:
+        assert isinstance(command, m.SetSource)
+        self._source = check_source(command.source)
+        self._send(self._connection.answer())
+
+    def _set_mount_point(self, command: m.Message) -> None:
+        assert isinstance(command, m.SetMountPoint)
+        self._mount_point.check(command.path, command.kind, self._words)
+        self._send(self._connection.answer())
+
+    def _set_options(self, command: m.Message) -> None:
+        assert isinstance(command, m.SetOptions)
+        self._raw_options = check_kernel_options(
+            command.options, self._request.options, may_allow_other=os.getuid() == 0, fuseblk=self._fuseblk
+        )
+        self._send(self._connection.answer())
+
+    def _set_mtab(self, command: m.Message) -> None:
+        # Accepted and not used: /run/mount/utab is not written.
+        self._send(self._connection.answer())
+
+    def _mount(self, command: m.Message) -> None:
+        assert isinstance(command, m.Mount)
+        # Safe: only bits that restrict pass; MS_BIND, MS_MOVE, MS_REMOUNT and the like never reach the kernel.
+        if command.flags & ~layouts.MS_ALLOWED:
+            refused = command.flags & ~layouts.MS_ALLOWED
+            raise RefusalError(
+                errno.EINVAL, f"mount: Invalid argument (the fuse server asks for mount flags {refused:#x})", ends=True
+            )
+        if self._fuseblk and not self._grants.source_is_block_device:
+            # The kernel would open the source by itself: only what the caller named, and only a block device.
+            raise RefusalError(errno.ENOTBLK, f"creating filesystem: {os.strerror(errno.ENOTBLK)}")
+        assert self._device is not None
+        plan = Plan(
+            fuse_device=self._device, subtype=self._request.subtype, source=os.fsdecode(self._shown_source()),
+            flags=command.flags | self._restrictions, options=self._raw_options, fuseblk=self._fuseblk,
+        )  # fmt: skip
+        self._attached = attach(plan, self._mount_point, new_api=self._new_api)
+        self._send(self._connection.answer())
+
+    # ---- small things ----
+
+    def _shown_source(self) -> bytes:
+        """Return the source that mountinfo will show: the server's if it is a plain word, else what the caller typed."""
+        granted = self._grants.source or os.fsencode(self._request.subtype)
+        if self._fuseblk or len(self._source) > LONGEST_SOURCE:
+            return granted
+        typed = {granted, os.fsencode(self._request.options.value("fsname") or "")}
+        # A path that the caller did not type would show a mount of something else.
+        return granted if b"/" in self._source and self._source not in typed else self._source
+
+    def _step(self) -> None:
+        self._socket.deadline = time.monotonic() + self._request.step_timeout
+
+    def _send(self, packet: bytes, fd: int | None = None) -> None:
+        try:
+            self._socket.send(packet, fd)
+        except TimeoutError:
+            raise PeerGoneError("fuse server does not read what we send: giving up") from None
+        except ConnectionError:
+            pass  # the next receive says what it left, or that it is gone
+
+    def _receive(self, room: int) -> bytes:
+        try:
+            return self._socket.receive(room)
+        except TimeoutError:
+            raise PeerGoneError("fuse server said nothing for too long: giving up") from None
+        except ConnectionError:
+            return b""
+
+    def _complain(self, sentence: str) -> None:
+        self._complaints += 1
+        if self._complaints <= MOST_COMPLAINTS:
+            self._say(printable(sentence))
+        elif self._complaints == MOST_COMPLAINTS + 1:
+            self._say("more complaints are not shown")
+
+
+def check_source(source: bytes) -> bytes:
+    """Return *source* if it can stand in mountinfo as it is; RefusalError(EINVAL) where it could forge a line or an escape."""
+    text = source.decode("utf-8", "surrogateescape")
+    if not text.isprintable() or "\\" in text:
+        raise RefusalError(
+            errno.EINVAL, f"mount source {source!r}: control characters and backslashes are not shown in mountinfo"
+        )
+    return source
