@@ -1,0 +1,1 @@
+"""Filesystems: one driver each, and a catalog that says which driver serves what."""

@@ -11,6 +11,7 @@ import os
 from fuservice.errors import RefusalError
 from fuservice.linux import mountapi, mountinfo
 from fuservice.proto import layouts
+from fuservice.proto.options import join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -138,8 +139,7 @@ def _configure(context: int, plan: Plan, mount_point: MountPoint) -> None:
 
 
 def _attach_by_mount2(plan: Plan, mount_point: MountPoint) -> Attached:
-    words = [key if value is None else f"{key}={value}" for key, value in plan.options.pairs()]
-    words += [f"{key}={value}" for key, value in plan.ours(mount_point.kind)]
+    words = [join(key, value) for key, value in (*plan.options.pairs(), *plan.ours(mount_point.kind))]
     before = {mount.mount_id for mount in mountinfo.mounts()}
     try:
         # Safe: flags hold only MS_ALLOWED bits, so this can only be a new mount; the target is our own link to the pin.

@@ -1,7 +1,4 @@
-"""Mount options, parsed once into pairs: what the caller typed, and what a server may set.
-
-Escapes: a backslash keeps the next character from being special (libfuse's lib/fuse_opt.c documents the form).
-"""
+"""Mount options, parsed once into pairs: what the caller typed, and what a server may set."""
 
 from __future__ import annotations
 
@@ -10,40 +7,17 @@ import os
 
 from fuservice.errors import RefusalError
 from fuservice.proto import layouts
+from fuservice.proto.options import apply, join, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from typing import Final
 
-#: Words of the caller that restrict, or lift what we restrict by ourselves. The last one typed counts.
-_SETS: Final[Mapping[str, int]] = {
-    "ro": layouts.MS_RDONLY, "nosuid": layouts.MS_NOSUID, "nodev": layouts.MS_NODEV,
-    "noexec": layouts.MS_NOEXEC, "nosymfollow": layouts.MS_NOSYMFOLLOW,
-}  # fmt: skip
-_CLEARS: Final[Mapping[str, int]] = {
-    "rw": layouts.MS_RDONLY, "suid": layouts.MS_NOSUID, "dev": layouts.MS_NODEV,
-    "exec": layouts.MS_NOEXEC, "symfollow": layouts.MS_NOSYMFOLLOW,
-}  # fmt: skip
-
-
-def split(text: str) -> list[tuple[str, str | None]]:
-    """Return the comma-separated options of *text* as pairs of name and value (None where there is no "=")."""
-    pairs: list[tuple[str, str | None]] = []
-    word, escaped = "", False
-    for character in text + ",":
-        if escaped:
-            word, escaped = word + character, False
-        elif character == "\\":
-            escaped = True
-        elif character == ",":
-            name, equals, value = word.partition("=")
-            if word:
-                pairs.append((name, value if equals else None))
-            word = ""
-        else:
-            word += character
-    return pairs
+#: What the caller's own words decide, whatever the server says: bits that protect the caller.
+_DECIDED_HERE: Final = (
+    layouts.MS_RDONLY | layouts.MS_NOSUID | layouts.MS_NODEV | layouts.MS_NOEXEC | layouts.MS_NOSYMFOLLOW
+)
 
 
 class Options:
@@ -68,8 +42,8 @@ class Options:
         """MS_ bits that the mount gets whatever the server says: nosuid and nodev, and what the caller typed."""
         flags = layouts.MS_NOSUID | layouts.MS_NODEV
         for name, _ in self.pairs:
-            flags = (flags | _SETS.get(name, 0)) & ~_CLEARS.get(name, 0)
-        return flags
+            flags = apply(flags, name)
+        return flags & _DECIDED_HERE
 
     @property
     def read_only(self) -> bool:
@@ -110,8 +84,9 @@ def check_kernel_options(raw: bytes, typed: Options, *, may_allow_other: bool, f
         elif name == "blksize" and fuseblk:
             options.blksize = _number(name, value, 512, 65_536)
         else:
-            shown = name if value is None else f"{name}={value}"
-            raise RefusalError(errno.EINVAL, f"mount option `{shown}' is not one that a fuse server may set")
+            raise RefusalError(
+                errno.EINVAL, f"mount option `{join(name, value)}' is not one that a fuse server may set"
+            )
     return options
 
 

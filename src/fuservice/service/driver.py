@@ -1,0 +1,39 @@
+"""What a driver's author writes: a subclass of ``Driver``, which is a ``Filesystem`` that knows what it is started with."""
+
+from __future__ import annotations
+
+from fuservice.fuse.filesystem import Filesystem
+from fuservice.proto import layouts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import ClassVar
+
+    from fuservice.linux.fds import Fd
+
+
+class ImageArgument:
+    """The source: the first positional word, which the helper opens for us."""
+
+    __slots__ = ("block_device_only", "writable")
+
+    def __init__(self, *, writable: bool = False, block_device_only: bool = False) -> None:
+        self.writable, self.block_device_only = writable, block_device_only
+
+
+class Driver(Filesystem):
+    """A filesystem and its terms of service. Read-only unless ``read_only`` says otherwise."""
+
+    name: ClassVar[str]
+    image: ClassVar[ImageArgument | None] = None  # None: there is no source, only a mount point
+    options: ClassVar[Mapping[str, str]] = {}  # the driver's own -o options: name → what it does
+    mount_point_kind: ClassVar[int] = layouts.S_IFDIR
+    read_only: ClassVar[bool] = True
+
+    def load(self, image: Fd | None, options: Mapping[str, str | None]) -> Filesystem:
+        """Open the filesystem in *image*, which stays open and the caller's; return what will be served.
+
+        Called before the mount. ImageError where it cannot be served: nothing is mounted then.
+        """
+        return self

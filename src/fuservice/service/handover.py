@@ -1,0 +1,39 @@
+"""Finding the socket that we were started with: systemd's sd_listen_fds(3), for one socket and one connection."""
+
+from __future__ import annotations
+
+import os
+
+from fuservice.errors import RemoteProtocolError
+from fuservice.linux.fds import Fd
+from fuservice.linux.sockets import SeqPacket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+    from typing import Final
+
+FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
+VARIABLES: Final = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+
+
+def connected_socket(environment: MutableMapping[str, str]) -> SeqPacket | None:
+    """Return the connection that this process was started for, or None: this is no service.
+
+    Our three variables are taken out of *environment*: a child must not think that they are meant for it.
+    RemoteProtocolError where we were given something, and it is not one connected AF_UNIX SEQPACKET socket.
+    """
+    count, pid, _ = (environment.pop(name, "") for name in VARIABLES)
+    if not count or pid != str(os.getpid()):
+        return None
+    if count != "1":
+        raise RemoteProtocolError(f"can only handle 1 service socket, got {count}.")
+    os.set_inheritable(FIRST_FD, False)  # noqa: FBT003
+    socket = Fd(FIRST_FD)
+    try:
+        return SeqPacket(socket)
+    except OSError as error:
+        socket.take()  # not what we were promised, so not ours to close
+        raise RemoteProtocolError(
+            f"service socket: {error.strerror}, expected a connected AF_UNIX SEQPACKET socket"
+        ) from None

@@ -1,0 +1,133 @@
+"""One call that does it all for a driver: from the socket we were started with to the unmount."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from fuservice import __version__
+from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError, UsageError
+from fuservice.fuse.codec import Policy
+from fuservice.fuse.session import Session
+from fuservice.proto import layouts
+from fuservice.service.log import log
+from fuservice.service.service import Service
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fuservice.fuse.filesystem import Filesystem
+    from fuservice.linux.fds import Fd
+    from fuservice.service.commandline import CommandLine
+    from fuservice.service.driver import Driver
+
+
+def service_main(driver: type[Driver], argv: Sequence[str] | None = None) -> int:
+    """Serve one mount with *driver*; return the exit code once it is unmounted. *argv* is our own command line.
+
+    Blocks for as long as the mount lives. What goes wrong is one line on standard error, the log.
+    """
+    own = list(sys.argv if argv is None else argv) or [driver.name]
+    try:
+        service = Service.accept()
+        if service is None:
+            raise UsageError(
+                "this is a fuse service: it is started by a socket unit or by `fuservice listen`, "
+                f"and asked for with `fuservicemount SOURCE MOUNTPOINT -t {driver.name}`"
+            )
+    except FuserviceError as error:
+        log(f"{driver.name}: {error}")
+        return error.exit_code
+    with service:
+        return _serve(service, driver, own)
+
+
+def _serve(service: Service, driver: type[Driver], own: Sequence[str]) -> int:
+    try:
+        args = service.append_args(own)
+        line = service.parse_cmdline_opts(args, driver.options)
+        if line.show_help or line.show_version:
+            log(_version(driver) if line.show_version else _usage(driver))
+            service.send_goodbye(EXIT_OK)
+            return EXIT_OK
+        source, mount_point = _positional(line, driver)
+        image = None if source is None else _image(service, driver, source)
+    except (FuserviceError, OSError) as error:
+        return _give_up(service, driver, error)
+    try:
+        return _mount_and_run(service, driver, image, line, mount_point)
+    finally:
+        if image is not None:
+            image.close()
+
+
+def _mount_and_run(
+    service: Service, driver: type[Driver], image: Fd | None, line: CommandLine, mount_point: str
+) -> int:
+    try:
+        service.finish_file_requests()
+        filesystem = driver().load(image, line.own)
+        if driver.read_only:
+            line.flags |= layouts.MS_RDONLY
+        service.expect_mount_format(driver.mount_point_kind)
+        device = service.take_fusedev()
+    except (FuserviceError, OSError) as error:
+        return _give_up(service, driver, error)
+    with device:
+        session = _session(device, filesystem, driver, line)
+        try:
+            service.session_mount(line, mount_point)
+        except (FuserviceError, OSError) as error:
+            return _give_up(service, driver, error)
+        service.send_goodbye(EXIT_OK)
+        service.release()
+        session.run()
+    return EXIT_OK
+
+
+def _session(device: Fd, filesystem: Filesystem, driver: type[Driver], line: CommandLine) -> Session:
+    def say(sentence: str) -> None:
+        log(f"{driver.name}: {sentence}")
+
+    return Session(device.fileno(), filesystem, log=say, policy=Policy(allow_suid=line.suid, allow_dev=line.dev))
+
+
+def _positional(line: CommandLine, driver: type[Driver]) -> tuple[str | None, str]:
+    """Return source (None where the driver has none) and mount point; UsageError in libfuse's words."""
+    expected = 1 if driver.image is None else 2
+    if len(line.positional) > expected:
+        raise UsageError(f"invalid argument `{line.positional[expected]}'")
+    if len(line.positional) < expected:
+        raise UsageError("no mountpoint specified" if line.positional else "no source specified")
+    return (line.positional[0] if expected > 1 else None), line.positional[-1]
+
+
+def _image(service: Service, driver: type[Driver], source: str) -> Fd:
+    assert driver.image is not None
+    flags = os.O_RDWR if driver.image.writable else os.O_RDONLY
+    if driver.image.block_device_only:
+        service.request_blockdev(source, flags)
+    else:
+        service.request_file(source, flags)
+    return service.receive_file(source)
+
+
+def _give_up(service: Service, driver: type[Driver], error: FuserviceError | OSError) -> int:
+    if isinstance(error, OSError):
+        where = f"{error.filename}: opening file: " if error.filename else ""
+        log(f"{driver.name}: {where}{error.strerror}")
+    else:
+        log(f"{driver.name}: {error}")
+    service.send_goodbye(EXIT_FAILURE)
+    return EXIT_FAILURE
+
+
+def _version(driver: type[Driver]) -> str:
+    return f"{driver.name}: fuservice {__version__}"
+
+
+def _usage(driver: type[Driver]) -> str:
+    words = ", ".join(driver.options) or "none"
+    source = "" if driver.image is None else "SOURCE "
+    return f"{driver.name}: usage: {source}MOUNTPOINT [-o OPTIONS]; options of its own: {words}"
