@@ -1,0 +1,61 @@
+"""The image: reads of known length at checked positions over a file descriptor that somebody else owns.
+
+No other module of the driver makes a system call on the descriptor. The size is taken once, at opening: an image that
+shrinks afterwards gives EIO, never short data; one that grows is not looked at beyond its old end.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from fuservice.drivers.ext4.damage import damaged
+from fuservice.errors import ImageError
+
+
+def size_of(fd: int) -> int:
+    """Return the bytes behind *fd*, a regular file or block device; moves the position of a block device (nobody uses it)."""
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size
+    if stat.S_ISBLK(status.st_mode):
+        return os.lseek(fd, 0, os.SEEK_END)  # st_size of a device is 0
+    raise ImageError("an image is a regular file or a block device; this is neither")
+
+
+class Device:
+    """*size* bytes from *offset* of the file behind *fd*, which it does not own. Positions count from *offset*."""
+
+    __slots__ = ("fd", "offset", "size")
+
+    def __init__(self, fd: int, *, offset: int = 0, size: int | None = None) -> None:
+        room = size_of(fd) - offset
+        if offset < 0 or room < 0:
+            raise ImageError(f"the filesystem would start at byte {offset}, but the image has only {room + offset}")
+        self.fd, self.offset = fd, offset
+        self.size = room if size is None else max(0, min(size, room))
+
+    def read(self, position: int, length: int) -> bytes:
+        """Return exactly *length* bytes at *position*; EIO where the image does not have them. Blocks on the disk."""
+        self._check(position, length)
+        data = os.pread(self.fd, length, self.offset + position)
+        if len(data) == length:
+            return data
+        whole = bytearray(length)  # rare: a signal, or an image cut short meanwhile
+        self.read_into(position, memoryview(whole))
+        return bytes(whole)
+
+    def read_into(self, position: int, into: memoryview) -> None:
+        """Fill *into* from *position*, without a copy in between; EIO where the image does not have the bytes."""
+        length = len(into)
+        self._check(position, length)
+        done = os.preadv(self.fd, (into,), self.offset + position)
+        while done < length:
+            got = os.preadv(self.fd, (into[done:],), self.offset + position + done)
+            if not got:
+                raise damaged(f"the image has shrunk: nothing at byte {position + done}")
+            done += got
+
+    def _check(self, position: int, length: int) -> None:
+        if position < 0 or length < 0 or position + length > self.size:
+            raise damaged(f"bytes {position} to {position + length} are beyond the image's {self.size}")

@@ -1,0 +1,190 @@
+"""Directories: listing, and finding one name.
+
+A directory is read from front to back, hashed or not. Its blocks are those that its map really has: a hole is damage, noted
+and skipped, and a directory has at most as many blocks as the filesystem. Those of ordinary size are remembered as a
+dictionary of their names; for larger ones a look-up searches the bytes for the name and parses only where it occurs.
+(The hash index is not used yet.)
+
+Directories with damage are remembered: their sound entries are served, but a name that is not among them is EIO, not
+ENOENT, and so is the end of the listing, because what was lost is not known.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from fuservice.drivers.ext4 import features
+from fuservice.drivers.ext4.caches import Generations
+from fuservice.drivers.ext4.damage import damaged
+from fuservice.drivers.ext4.data import mapped_runs
+from fuservice.drivers.ext4.dirblocks import DirFormat, find_name, parse_block
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Final
+
+    from fuservice.drivers.ext4.dirblocks import DirBlock, Name
+    from fuservice.drivers.ext4.inodes import Inode
+    from fuservice.drivers.ext4.volume import Volume
+
+#: What one look-up in a large directory may cost: bytes searched, blocks parsed. Each is a second or two of work.
+MOST_SEARCHED: Final = 1 << 31
+MOST_PARSED: Final = 30_000
+#: What one request may spend on blocks and entries without a name, in entries; a block weighs as much as four.
+MOST_EMPTY: Final = 4_000_000
+#: What a remembered name costs besides its bytes, as Python objects, in bytes: measured, rounded up.
+NAME_COST: Final = 128
+_CHUNK: Final = 1 << 18  # bytes of one read, at most
+_INLINE_FIRST: Final = 60  # bytes of an inline directory in i_block; the parent's number is the first four
+_MOST_DAMAGED: Final = 10_000
+#: Stands in the cache for the names of a directory that has too many.
+_TOO_MANY: Final[dict[bytes, int]] = {}
+
+
+def _weight(names: dict[bytes, int]) -> int:
+    return 256 + len(names) * NAME_COST + sum(map(len, names))
+
+
+class Directories:
+    """The directories of *volume*; keeps at most about *cache_bytes* of names."""
+
+    __slots__ = ("_damaged", "_form", "_limit", "_names", "_volume")
+
+    def __init__(self, volume: Volume, cache_bytes: int) -> None:
+        superblock = volume.superblock
+        filetype = bool(superblock.incompat & features.FILETYPE)
+        self._form = DirFormat(superblock.inodes_count, filetype=filetype, block_size=superblock.block_size)
+        self._volume = volume
+        self._limit = cache_bytes // 2  # of each generation, so of each directory
+        self._names: Generations[int, dict[bytes, int]] = Generations(self._limit, _weight)
+        self._damaged: set[int] = set()
+
+    def find(self, inode: Inode, name: bytes) -> int:
+        """Return the inode number that *name* has in directory *inode*; ENOENT, or EIO where that cannot be known."""
+        names = self._names.get(inode.ino)
+        if names is None:
+            names = self._remember(inode)
+        ino = self._search(inode, name) if names is _TOO_MANY else names.get(name, 0)
+        if ino:
+            return ino
+        if len(name) > 255:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        if inode.ino in self._damaged:
+            raise damaged(f"directory {inode.ino} is damaged: whether it had that name is not known")
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def entries(self, inode: Inode, position: int) -> Iterator[Name]:
+        """Yield the entries behind *position* (0: all); each begins with the position that resumes behind it."""
+        none = True
+        for entry in self._inline(inode) if inode.inline else self._listed(inode, position):
+            if entry[0] > position:
+                none = False
+                yield entry
+        # The error must not be mixed with entries that the caller could lose because of it: it is an answer of its own.
+        if none and inode.ino in self._damaged:
+            raise damaged(f"directory {inode.ino} is damaged: entries may be missing")
+
+    def _listed(self, inode: Inode, position: int) -> Iterator[Name]:
+        size = self._volume.superblock.block_size
+        empty = 0
+        for logical, data in self._blocks(inode, position // size, 1):
+            found = self._parse(inode, data, 0, len(data), logical)
+            base = logical * size
+            for behind, ino, kind, name in found.names:
+                yield base + behind, ino, kind, name
+            empty += 4 + found.unused
+            if empty > MOST_EMPTY:
+                raise damaged(f"directory {inode.ino} is too large to be listed, and empty")
+
+    def _parse(self, inode: Inode, data: bytes, start: int, end: int, logical: int) -> DirBlock:
+        found = parse_block(self._form, data, start, end, dots=logical == 0)
+        if found.fault:
+            self._complain(inode, f"block {logical}: {found.fault}")
+        return found
+
+    def _complain(self, inode: Inode, what: str) -> None:
+        self._volume.metadata.complain(f"directory {inode.ino}, {what}")
+        if len(self._damaged) < _MOST_DAMAGED:
+            self._damaged.add(inode.ino)
+
+    def _blocks(self, inode: Inode, first: int, at_once: int) -> Iterator[tuple[int, bytes]]:
+        """Yield up to *at_once* consecutive blocks at a time, from logical block *first*: the first's number, the bytes."""
+        metadata, superblock = self._volume.metadata, self._volume.superblock
+        below = inode.size + superblock.block_size - 1 >> superblock.shift
+        if below > superblock.blocks_count:
+            self._complain(inode, f"it would have {below} blocks, more than the filesystem")
+            below = superblock.blocks_count
+        following = first
+        for start, end, target in mapped_runs(metadata, inode, first, below):
+            if start != following:
+                self._complain(inode, f"block {following}: a hole")
+            following = end
+            for logical in range(start, end, at_once):
+                count, block = min(at_once, end - logical), target + logical - start
+                if count == 1:
+                    yield logical, metadata.block(block)
+                else:
+                    yield logical, metadata.device.read(block << superblock.shift, count << superblock.shift)
+        if following < below:
+            self._complain(inode, f"block {following}: a hole")
+
+    def _inline(self, inode: Inode) -> Iterator[Name]:
+        """Two separate chains of entries, behind the parent's number and in the continuation; no "." and ".."."""
+        rest = self._volume.continuation(inode)
+        yield 1, inode.ino, stat.S_IFDIR, b"."
+        yield 2, int.from_bytes(inode.blocks[:4], "little"), stat.S_IFDIR, b".."
+        yield from self._parse(inode, inode.blocks, 4, _INLINE_FIRST, -1).names
+        for behind, ino, kind, name in self._parse(inode, rest, 0, len(rest), -2).names:
+            yield _INLINE_FIRST + behind, ino, kind, name
+
+    def _remember(self, inode: Inode) -> dict[bytes, int]:
+        """Return the names of a directory (or the mark that they are too many), from now on in the cache."""
+        if inode.size > 4 * self._limit:  # four times: it may be almost empty
+            names = _TOO_MANY
+        elif inode.inline:
+            names = {name: ino for _behind, ino, _kind, name in self._inline(inode)}
+        else:
+            names = self._collect(inode)
+        if names is not _TOO_MANY:
+            names.pop(b".", None)
+            names.pop(b"..", None)
+            if _weight(names) > self._limit:
+                names = _TOO_MANY
+        self._names.put(inode.ino, names)
+        return names
+
+    def _collect(self, inode: Inode) -> dict[bytes, int]:
+        size = self._volume.superblock.block_size
+        most = self._limit // NAME_COST
+        names: dict[bytes, int] = {}
+        for logical, data in self._blocks(inode, 0, max(1, _CHUNK // size)):
+            for at in range(0, len(data), size):
+                for _behind, ino, _kind, name in self._parse(inode, data, at, at + size, logical + at // size).names:
+                    if name not in names:  # of two with the same name, the first one counts
+                        names[name] = ino
+            if len(names) > most:
+                return _TOO_MANY
+        return names
+
+    def _search(self, inode: Inode, name: bytes) -> int:
+        """Look *name* up in a large directory: find its bytes, then parse the block that has them."""
+        size = self._volume.superblock.block_size
+        searched = parsed = 0
+        if name in (b"", b".", b".."):
+            return 0
+        for _logical, data in self._blocks(inode, 0, max(1, _CHUNK // size)):
+            searched += len(data)
+            at = data.find(name)
+            while at >= 0:
+                start = at - at % size
+                parsed += 1
+                ino = find_name(self._form, data, start, start + size, name)
+                if ino:
+                    return ino
+                at = data.find(name, start + size)
+            if searched > MOST_SEARCHED or parsed > MOST_PARSED:
+                raise damaged(f"directory {inode.ino} is too large to be searched")
+        return 0

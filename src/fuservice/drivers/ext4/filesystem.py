@@ -1,0 +1,113 @@
+"""ext4 as the engine sees it: nodes are inode numbers, except that FUSE's root node 1 is inode 2.
+
+The image never changes, so the answer to a look-up is made once per inode, and the kernel may keep everything it was told.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from fuservice.drivers.ext4 import symlinks
+from fuservice.drivers.ext4.volume import CACHE_BYTES, ROOT_INO, Volume
+from fuservice.fuse.filesystem import FOREVER, ROOT_NODE, DirEntry, Entry, Filesystem, Opened
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Final
+
+    from fuservice.drivers.ext4.inodes import Inode
+    from fuservice.fuse.filesystem import Attr, Buffer, StatFs
+
+FOPEN_KEEP_CACHE: Final = 1 << 1  # linux/fuse.h
+FOPEN_CACHE_DIR: Final = 1 << 3
+
+
+class Ext4Filesystem(Filesystem):
+    """The filesystem in the image behind *fd*, which stays the caller's and must stay open as long as this object is used.
+
+    *timeout_ns* is how long the kernel may believe a look-up or attributes; *keep_cache* lets it keep data and listings
+    from one open to the next. ``volume.warnings`` holds sentences for the user.
+    """
+
+    def __init__(
+        self, fd: int, *, offset: int = 0, size: int | None = None, timeout_ns: int = FOREVER, keep_cache: bool = True,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:  # fmt: skip
+        """Open the image (ImageError if it cannot be served): *size* bytes from byte *offset*, all of it by default."""
+        self.volume = Volume(fd, offset=offset, size=size, cache_bytes=cache_bytes)
+        self._timeout_ns = timeout_ns
+        self._opened = Opened(0, FOPEN_KEEP_CACHE if keep_cache else 0)
+        self._opened_directory = Opened(0, FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR if keep_cache else 0)
+
+    def _inode(self, node: int) -> Inode:
+        # Node 2 would be the root by another number: no look-up gives it.
+        return self.volume.inode(ROOT_INO if node == ROOT_NODE else node)
+
+    def lookup(self, parent: int, name: bytes) -> Entry:
+        inode = self.volume.find(self._inode(parent), name)
+        entry = inode.entry
+        if entry is None:
+            entry = inode.entry = Entry(
+                inode.ino, inode.attr, generation=inode.generation, entry_timeout_ns=self._timeout_ns,
+                attr_timeout_ns=self._timeout_ns,
+            )  # fmt: skip
+        return entry
+
+    def forget(self, node: int) -> None:
+        """Nothing is kept for a node's sake: the caches have limits of their own."""
+
+    def getattr(self, node: int) -> Attr:
+        return self._inode(node).attr
+
+    def attr_timeout(self) -> int:
+        return self._timeout_ns
+
+    def readlink(self, node: int) -> bytes:
+        return symlinks.target(self.volume, self._inode(node))
+
+    def open(self, node: int, flags: int) -> Opened:
+        self._regular(node)
+        return self._opened
+
+    def _regular(self, node: int) -> Inode:
+        inode = self._inode(node)
+        if inode.kind != stat.S_IFREG:
+            number = errno.EISDIR if inode.kind == stat.S_IFDIR else errno.EINVAL
+            raise OSError(number, os.strerror(number))
+        self.volume.need_key(inode)
+        return inode
+
+    def read(self, node: int, handle: int, offset: int, into: memoryview) -> Buffer:
+        return self.volume.read(self._regular(node), offset, into)
+
+    def flush(self, node: int, handle: int) -> None:
+        """Nothing was written."""
+
+    def release(self, node: int, handle: int) -> None:
+        """A handle holds nothing."""
+
+    def opendir(self, node: int) -> Opened:
+        self.volume.entries(self._inode(node), 0)  # not a directory, or encrypted: say it now
+        return self._opened_directory
+
+    def readdir(self, node: int, handle: int, offset: int) -> Iterator[DirEntry]:
+        for cookie, ino, kind, name in self.volume.entries(self._inode(node), offset):
+            yield DirEntry(name, ino, kind, cookie)
+
+    def releasedir(self, node: int, handle: int) -> None:
+        """A handle holds nothing."""
+
+    def statfs(self) -> StatFs:
+        return self.volume.statfs()
+
+    def getxattr(self, node: int, name: bytes) -> bytes:
+        return self.volume.xattr(self._inode(node), name)
+
+    def listxattr(self, node: int) -> list[bytes]:
+        return self.volume.xattr_names(self._inode(node))
+
+    def lseek(self, node: int, handle: int, offset: int, whence: int) -> int:
+        return self.volume.seek(self._regular(node), offset, whence)

@@ -1,0 +1,193 @@
+"""The opened image: inodes by number, and what can be asked of them. It knows nothing of FUSE's nodes and handles.
+
+Memory: about *cache_bytes* of metadata in all, shared out here. Every method may block on the disk, and raises OSError for
+an object that cannot be served (EIO: damaged; the sentence in ``strerror`` says what and where) and nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from fuservice.drivers.ext4 import features, inline, inodes, space, xattrs
+from fuservice.drivers.ext4.caches import Generations
+from fuservice.drivers.ext4.damage import damaged
+from fuservice.drivers.ext4.data import ZEROS, read_all, read_data, seek
+from fuservice.drivers.ext4.device import Device
+from fuservice.drivers.ext4.directories import Directories
+from fuservice.drivers.ext4.groups import Groups
+from fuservice.drivers.ext4.inodes import parse_inode
+from fuservice.drivers.ext4.metadata import Metadata
+from fuservice.errors import ImageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Final
+
+    from fuservice.drivers.ext4.inodes import Inode
+    from fuservice.drivers.ext4.xattrs import XattrArea
+    from fuservice.fuse.filesystem import StatFs
+
+ROOT_INO: Final = 2
+CACHE_BYTES: Final = 64 << 20
+#: What one remembered inode costs as Python objects, with its attributes and its answer to a look-up: measured, rounded up.
+INODE_COST: Final = 1400
+
+
+class Volume:
+    """An ext2, ext3 or ext4 filesystem in the file or device behind *fd*, which stays the caller's.
+
+    ``warnings`` holds sentences for the user at opening; ``complaints`` grows, to a limit, with damage that was met.
+    """
+
+    __slots__ = ("_directories", "_groups", "_inodes", "_statfs", "complaints", "metadata", "superblock", "warnings")
+
+    def __init__(self, fd: int, *, offset: int = 0, size: int | None = None, cache_bytes: int = CACHE_BYTES) -> None:
+        """Open what lies at *offset* of *fd* (*size* bytes at most); ImageError if that cannot be served."""
+        self.metadata = Metadata(Device(fd, offset=offset, size=size), cache_bytes // 4)
+        self.superblock = self.metadata.superblock
+        self.warnings, self.complaints = self.superblock.warnings, self.metadata.complaints
+        self._groups = Groups(self.metadata)
+        self._inodes: Generations[int, Inode] = Generations(max(16, cache_bytes // 8 // INODE_COST), _one)
+        self._directories = Directories(self, cache_bytes // 2)
+        self._statfs: StatFs | None = None
+        self._check_root()
+
+    def _check_root(self) -> None:
+        try:
+            root = self.inode(ROOT_INO)
+        except OSError as error:
+            raise ImageError(f"the root directory cannot be read: {error.strerror}") from error
+        if root.kind != stat.S_IFDIR or not root.size or not (root.attr.blocks or root.inline):
+            raise ImageError("the root directory is damaged: no directory, or one without a block")
+
+    def inode(self, ino: int) -> Inode:
+        """Return inode *ino*; EIO where there is none in use, or it is one that no name may lead to."""
+        inode = self._inodes.get(ino)
+        if inode is None:
+            if self.superblock.is_hidden(ino):
+                raise damaged(f"inode {ino} is the filesystem's own")
+            inode = self.any_inode(ino)
+            if inode.flags & inodes.EA_INODE_FL:
+                raise damaged(f"inode {ino} is the value of an extended attribute")
+            self._inodes.put(ino, inode)
+        return inode
+
+    def any_inode(self, ino: int) -> Inode:
+        """Return inode *ino*, uncached, the filesystem's own among them."""
+        inode = parse_inode(self.superblock, ino, self.raw_inode(ino))
+        if inode.inline and inode.kind == stat.S_IFREG:
+            # stat(2) counts a sector per 512 bytes of inline data, lest programs take the file for a hole
+            inode.attr.blocks += inode.size + 511 >> 9
+        return inode
+
+    def raw_inode(self, ino: int) -> bytes:
+        """Return the bytes of inode *ino* as its table has them."""
+        superblock = self.superblock
+        if not 1 <= ino <= superblock.inodes_count:
+            raise damaged(f"there is no inode {ino}")
+        group, index = divmod(ino - 1, superblock.inodes_per_group)
+        block, index = divmod(index, superblock.inodes_per_block)
+        at = index * superblock.inode_size
+        if block >= superblock.inode_blocks_per_group:
+            raise damaged(f"inode {ino} has no place in the table of group {group}")
+        data = self.metadata.block(self._groups.inode_table(group) + block)
+        return data[at : at + superblock.inode_size]
+
+    def need_key(self, inode: Inode) -> None:
+        """ENOKEY for an encrypted inode, whose names or data nobody can read here."""
+        if inode.flags & inodes.ENCRYPT_FL:
+            raise OSError(errno.ENOKEY, os.strerror(errno.ENOKEY))
+
+    def find(self, directory: Inode, name: bytes) -> Inode:
+        """Return what *name* leads to in *directory* (any but "." and ".."); ENOENT where it has no such name."""
+        self._need_directory(directory)
+        ino = self._directories.find(directory, name)
+        if ino in (directory.ino, ROOT_INO):
+            # A name that leads upwards is no tree any more. (One that leads further up is the kernel's to refuse: ELOOP.)
+            raise damaged(f"directory {directory.ino} has a name that leads back to inode {ino}")
+        return self.inode(ino)
+
+    def entries(self, directory: Inode, position: int) -> Iterator[tuple[int, int, int, bytes]]:
+        """Yield (cookie, inode, kind, name) of the entries behind the cookie *position*, "." and ".." among them."""
+        self._need_directory(directory)
+        return self._directories.entries(directory, position)
+
+    def _need_directory(self, inode: Inode) -> None:
+        if inode.kind != stat.S_IFDIR:
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        self.need_key(inode)
+
+    def continuation(self, inode: Inode) -> bytes:
+        """Return the data of an inline inode behind its first 60 bytes."""
+        return inline.continuation(self.superblock.incompat, inode, self.raw_inode(inode.ino))
+
+    def read(self, inode: Inode, offset: int, into: memoryview) -> memoryview:
+        """Return up to ``len(into)`` bytes of a regular file from *offset*, in *into* or in memory that is never written."""
+        if inode.inline:
+            return inline.read_inline(inode.blocks + self.continuation(inode), inode.size, offset, into)
+        return read_data(self.metadata, inode, offset, into)
+
+    def seek(self, inode: Inode, offset: int, whence: int) -> int:
+        """Return the answer to SEEK_DATA or SEEK_HOLE."""
+        if not inode.inline:
+            return seek(self.metadata, inode, offset, whence)
+        if not 0 <= offset < inode.size:
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        return offset if whence == os.SEEK_DATA else inode.size
+
+    def xattr_names(self, inode: Inode) -> list[bytes]:
+        """Return the full names of the extended attributes, as listxattr(2) shows them to root."""
+        return [name for area in self._xattr_areas(inode) for name in xattrs.shown_names(area)]
+
+    def xattr(self, inode: Inode, name: bytes) -> bytes:
+        """Return the value of the attribute *name*; ENODATA where there is none."""
+        index, stored_name = xattrs.split_name(name)
+        for area in self._xattr_areas(inode):
+            slot = xattrs.find_slot(area, index, stored_name)
+            if slot:
+                value = self._ea_inode_value(inode, slot[3], slot[4]) if slot[3] else xattrs.stored_value(area, slot)
+                return xattrs.shown_value(inode, index, value)
+        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+
+    def _xattr_areas(self, inode: Inode) -> Iterator[XattrArea]:
+        """Yield the area in the inode's body and the one in its block, each parsed only when it is reached."""
+        if inode.xattrs:
+            yield xattrs.body_area(self.superblock.incompat, inode, self.raw_inode(inode.ino))
+        if inode.file_acl:
+            yield xattrs.block_area(self.metadata, inode)
+
+    def _ea_inode_value(self, inode: Inode, ino: int, size: int) -> bytes:
+        """Return a value that is the data of inode *ino* (feature ea_inode)."""
+        if size > xattrs.LONGEST_VALUE:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+        holder = None if self.superblock.is_hidden(ino) or ino == ROOT_INO else self.any_inode(ino)
+        if holder is None or not holder.flags & inodes.EA_INODE_FL or holder.inline or holder.size != size:
+            raise damaged(f"inode {inode.ino}: inode {ino} is not the value of an extended attribute of {size} bytes")
+        return read_all(self.metadata, holder, size)
+
+    def statfs(self) -> StatFs:
+        """Return what statfs(2) shows; counted once."""
+        if self._statfs is None:
+            self._statfs = space.statfs(self.superblock, self._groups, self._journal_bytes())
+        return self._statfs
+
+    def _journal_bytes(self) -> int:
+        """Return the size of the internal journal, 0 where there is none that the kernel would accept."""
+        superblock = self.superblock
+        if not superblock.compat & features.HAS_JOURNAL or not superblock.journal_inum:
+            return 0
+        try:
+            journal = self.any_inode(superblock.journal_inum)
+        except OSError:
+            return 0
+        return journal.size if journal.kind == stat.S_IFREG else 0
+
+
+def _one(_inode: Inode) -> int:
+    return 1
+
+
+__all__ = ["CACHE_BYTES", "ROOT_INO", "ZEROS", "Volume"]
