@@ -18,7 +18,8 @@ import os
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_NO_SERVICE = 2
-EXIT_USAGE = 64
+EXIT_USAGE = 64  # EX_USAGE, sysexits.h: the commands of fuservice(1)
+EXIT_BUG = 70  # EX_SOFTWARE: a server process ended by an exception that nobody foresaw
 
 LONGEST_WORD = 200
 

@@ -108,6 +108,7 @@ class Filesystem:
         """The kernel no longer knows *node*: whatever was kept for it may go. Must not raise."""
 
     def getattr(self, node: int) -> Attr:
+        """Return the attributes of *node*: the same object each time, if they have not changed (its wire form is kept in it)."""
         raise unsupported()
 
     def attr_timeout(self) -> int:
@@ -115,6 +116,7 @@ class Filesystem:
         return 0
 
     def readlink(self, node: int) -> bytes:
+        """Return the target of a symbolic link, at most 4,095 bytes; EINVAL where *node* is none."""
         raise unsupported()
 
     def open(self, node: int, flags: int) -> Opened:
@@ -130,12 +132,14 @@ class Filesystem:
         raise unsupported()
 
     def flush(self, node: int, handle: int) -> None:
+        """A descriptor of *handle* was closed (there may be others). ENOSYS tells the kernel not to ask again."""
         raise unsupported()
 
     def release(self, node: int, handle: int) -> None:
         """The last descriptor of *handle* is closed. Must not raise."""
 
     def opendir(self, node: int) -> Opened:
+        """Open a directory."""
         return Opened()
 
     def readdir(self, node: int, handle: int, offset: int) -> Iterable[DirEntry]:
@@ -149,6 +153,7 @@ class Filesystem:
         """The last descriptor of *handle* is closed. Must not raise."""
 
     def statfs(self) -> StatFs:
+        """Return what statfs(2) shows."""
         return StatFs()
 
     def getxattr(self, node: int, name: bytes) -> bytes:
@@ -156,9 +161,11 @@ class Filesystem:
         raise unsupported()
 
     def listxattr(self, node: int) -> Iterable[bytes]:
+        """Return the names, each with its namespace ("user.", "security." …)."""
         raise unsupported()
 
     def access(self, node: int, mask: int) -> None:
+        """Return if access(2) for *mask* is allowed, EACCES if not. ENOSYS: always, and do not ask again."""
         raise unsupported()
 
     def lseek(self, node: int, handle: int, offset: int, whence: int) -> int:

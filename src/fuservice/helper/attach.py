@@ -45,6 +45,7 @@ class Plan:
 
     @property
     def fstype(self) -> str:
+        """The kernel's filesystem."""
         return "fuseblk" if self.fuseblk else "fuse"
 
     def ours(self, mount_point_kind: int) -> Iterator[tuple[str, str]]:

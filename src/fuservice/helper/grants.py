@@ -79,6 +79,7 @@ class Grant:
 
     @property
     def is_block_device(self) -> bool:
+        """Whether the pinned file is one, and may be opened."""
         return self._refusal is None and stat.S_ISBLK(self._status.st_mode)
 
     @property
@@ -124,6 +125,7 @@ class Grant:
         return fd
 
     def close(self) -> None:
+        """Unpin; idempotent."""
         if self._pin is not None:
             self._pin.close()
 
@@ -153,6 +155,7 @@ class Grants:
 
     @property
     def source_is_block_device(self) -> bool:
+        """Whether the source was granted, and is a block device: the only source that fuseblk may have."""
         return self.source in self._table and self._table[self.source].is_block_device
 
     def close(self) -> None:

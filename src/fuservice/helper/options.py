@@ -47,6 +47,7 @@ class Options:
 
     @property
     def read_only(self) -> bool:
+        """Whether the caller typed ro, and not rw after it."""
         return bool(self.restrictions & layouts.MS_RDONLY)
 
 

@@ -12,6 +12,7 @@ import sys
 import traceback
 
 from fuservice.cage.plan import enter
+from fuservice.errors import EXIT_BUG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,13 +22,12 @@ if TYPE_CHECKING:
     from fuservice.cage.operations import Operation
 
 SOCKET_FD: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
-EXIT_BROKEN: Final = 70  # EX_SOFTWARE: an unforeseen exception
 _FIRST_FREE: Final = 100  # above every number that is about to be given out
 
 
 def become_server(connection: int, log: int, cage: Sequence[Operation], serve: Callable[[], int]) -> NoReturn:
     """Enter *cage* with socket *connection* as fd 3 and *log* as fds 1 and 2, call *serve*, exit with what it returns."""
-    code = EXIT_BROKEN
+    code = EXIT_BUG
     try:
         _signals()
         _descriptors(connection, log)

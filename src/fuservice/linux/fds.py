@@ -47,6 +47,7 @@ class Fd:
 
     @property
     def closed(self) -> bool:
+        """Whether it was closed or taken."""
         return self._fd < 0
 
     def __enter__(self) -> Self:

@@ -58,10 +58,12 @@ def fsopen(fstype: str) -> Fd:
 
 
 def fsconfig_set_flag(context: int, key: str) -> None:
+    """Set the option *key*, which has no value."""
     libc.syscall("fsconfig", NR_FSCONFIG, context, FSCONFIG_SET_FLAG, os.fsencode(key), None, 0)
 
 
 def fsconfig_set_string(context: int, key: str, value: str) -> None:
+    """Set the option *key* to *value* (at most 255 bytes)."""
     libc.syscall("fsconfig", NR_FSCONFIG, context, FSCONFIG_SET_STRING, os.fsencode(key), os.fsencode(value), 0)
 
 

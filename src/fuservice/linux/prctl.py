@@ -44,10 +44,12 @@ def set_dumpable(value: int) -> None:
 
 
 def set_no_new_privs() -> None:
+    """From now on no execve(2) adds rights."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def set_parent_death_signal(signal: int) -> None:
+    """Get *signal* when the parent thread ends; a change of user clears it."""
     prctl(PR_SET_PDEATHSIG, signal)
 
 
@@ -64,6 +66,7 @@ def drop_bounding_set() -> None:
 
 
 def clear_ambient() -> None:
+    """Empty the ambient set."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
 
 

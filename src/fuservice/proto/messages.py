@@ -135,6 +135,7 @@ class Open(Message):
 
     @property
     def quiet(self) -> bool:
+        """Whether the caller should not be told of a refusal."""
         return bool(self.request & layouts.REQUEST_QUIET)
 
     def check(self) -> None:

@@ -20,11 +20,12 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING or sys.platform == "linux":
+    from fuservice.linux.fds import Fd
     from fuservice.service.commandline import CommandLine, parse_cmdline_opts
     from fuservice.service.driver import Driver, ImageArgument
     from fuservice.service.main import service_main
     from fuservice.service.service import Service
 else:
-    from fuservice.service.stub import CommandLine, Driver, ImageArgument, Service, parse_cmdline_opts, service_main
+    from fuservice.service.stub import CommandLine, Driver, Fd, ImageArgument, Service, parse_cmdline_opts, service_main
 
-__all__ = ["CommandLine", "Driver", "ImageArgument", "Service", "parse_cmdline_opts", "service_main"]
+__all__ = ["CommandLine", "Driver", "Fd", "ImageArgument", "Service", "parse_cmdline_opts", "service_main"]

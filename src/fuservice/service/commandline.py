@@ -47,10 +47,12 @@ class CommandLine:
 
     @property
     def suid(self) -> bool:
+        """Whether set-user-ID bits were asked for."""
         return not self.flags & layouts.MS_NOSUID
 
     @property
     def dev(self) -> bool:
+        """Whether device nodes were asked for."""
         return not self.flags & layouts.MS_NODEV
 
 

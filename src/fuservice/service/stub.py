@@ -31,6 +31,10 @@ class Service(metaclass=_Unsupported):
     """See service.service."""
 
 
+class Fd(metaclass=_Unsupported):
+    """See linux.fds."""
+
+
 class CommandLine(metaclass=_Unsupported):
     """See service.commandline."""
 
