@@ -18,6 +18,7 @@ import os
 
 from fuservice.fuse import abi
 from fuservice.fuse.filesystem import ROOT_NODE, Attr, DirEntry, Entry, Filesystem, Opened, StatFs
+from fuservice.service import Driver, Fd, service_main
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,14 +64,13 @@ class File(Inode):
     def blocks(self) -> int:
         return sum(-(-len(piece) // 512) for _, piece in self.extents)
 
+    def is_whole(self) -> bool:
+        """Say whether one extent is all of the file."""
+        return len(self.extents) == 1 and self.extents[0][0] == 0 and len(self.extents[0][1]) == self.size
+
     def read(self, offset: int, into: memoryview) -> memoryview:
-        """Return up to ``len(into)`` bytes from *offset*: a view of one extent where that has them all."""
-        end = min(offset + len(into), self.size)
-        if end <= offset:
-            return into[:0]
-        for at, piece in self.extents:
-            if at <= offset and end <= at + len(piece):
-                return memoryview(piece)[offset - at : end - at]
+        """Return up to ``len(into)`` bytes from *offset*, put together from extents and holes."""
+        end = max(offset, min(offset + len(into), self.size))
         into[: end - offset] = bytes(end - offset)
         for at, piece in self.extents:
             low, high = max(at, offset), min(at + len(piece), end)
@@ -102,8 +102,6 @@ class Directory(Inode):
     def __init__(self, children: Tree, *, mode: int = 0o755, **rest: object) -> None:
         super().__init__(mode=mode, **rest)  # type: ignore[arg-type]
         self.children = {os.fsencode(name): _inode(child) for name, child in children.items()}
-        self.entries: dict[bytes, Entry] = {}
-        self.listing: list[DirEntry] = []
 
 
 class Symlink(Inode):
@@ -137,9 +135,13 @@ class Memtree(Filesystem):
         self._timeout_ns, self._opened = timeout_ns, Opened(0, open_flags)
         root = tree if isinstance(tree, Directory) else Directory(tree)
         self._inodes, self._attrs = self._number(root)
-        for directory in self._inodes.values():
-            if isinstance(directory, Directory):
-                self._list(directory)
+        files = ((node, inode) for node, inode in self._inodes.items() if isinstance(inode, File))
+        self._whole = {node: memoryview(file.extents[0][1]) for node, file in files if file.is_whole()}
+        self._entries: dict[int, dict[bytes, Entry]] = {}
+        self._listings: dict[int, list[DirEntry]] = {}
+        for node, inode in self._inodes.items():
+            if isinstance(inode, Directory):
+                self._list(node, inode)
 
     def _number(self, root: Directory) -> tuple[dict[int, Inode], dict[int, Attr]]:
         """Give each inode its number (breadth first) and its attributes, now that all its links are known."""
@@ -156,16 +158,16 @@ class Memtree(Filesystem):
         numbered = dict(enumerate(inodes, ROOT_NODE))
         return numbered, {node: inode.attr(node, links[id(inode)]) for node, inode in numbered.items()}
 
-    def _list(self, directory: Directory) -> None:
+    def _list(self, here: int, directory: Directory) -> None:
         """Prepare all answers about *directory*. ".." is told as the directory itself: the kernel knows better."""
-        here = self._numbers[id(directory)]
+        listing, entries = self._listings.setdefault(here, []), self._entries.setdefault(here, {})
         named = [(b".", here), (b"..", here), *((name, self._numbers[id(c)]) for name, c in directory.children.items())]
         for cookie, (name, node) in enumerate(named, 1):
             attr = self._attrs[node]
-            directory.listing.append(DirEntry(name, node, attr.mode & abi.S_IFMT, cookie))
+            listing.append(DirEntry(name, node, attr.mode & abi.S_IFMT, cookie))
             if cookie > 2:
                 timeout = self._timeout_ns
-                directory.entries[name] = Entry(node, attr, entry_timeout_ns=timeout, attr_timeout_ns=timeout)
+                entries[name] = Entry(node, attr, entry_timeout_ns=timeout, attr_timeout_ns=timeout)
 
     def _get(self, node: int) -> Inode:
         inode = self._inodes.get(node)
@@ -179,23 +181,17 @@ class Memtree(Filesystem):
             raise OSError(errno.EISDIR if isinstance(inode, Directory) else errno.EINVAL, "not a file")
         return inode
 
-    def _directory(self, node: int) -> Directory:
-        inode = self._get(node)
-        if not isinstance(inode, Directory):
-            raise NotADirectoryError(errno.ENOTDIR, "not a directory")
-        return inode
-
     def lookup(self, parent: int, name: bytes) -> Entry:
-        entry = self._directory(parent).entries.get(name)
-        if entry is None:
-            raise FileNotFoundError(errno.ENOENT, "no such name")
-        return entry
+        try:
+            return self._entries[parent][name]
+        except KeyError:
+            raise FileNotFoundError(errno.ENOENT, "no such name") from None
 
     def getattr(self, node: int) -> Attr:
-        attr = self._attrs.get(node)
-        if attr is None:
-            raise OSError(errno.ESTALE, "no such node")
-        return attr
+        try:
+            return self._attrs[node]
+        except KeyError:
+            raise OSError(errno.ESTALE, "no such node") from None
 
     def attr_timeout(self) -> int:
         return self._timeout_ns
@@ -210,13 +206,16 @@ class Memtree(Filesystem):
         return self._opened
 
     def read(self, node: int, handle: int, offset: int, into: memoryview) -> memoryview:
-        return self._file(node).read(offset, into)
+        whole = self._whole.get(node)
+        return self._file(node).read(offset, into) if whole is None else whole[offset : offset + len(into)]
 
     def lseek(self, node: int, handle: int, offset: int, whence: int) -> int:
         return self._file(node).seek(offset, whence)
 
     def readdir(self, node: int, handle: int, offset: int) -> Iterator[DirEntry]:
-        listing = self._directory(node).listing
+        listing = self._listings.get(node)
+        if listing is None:
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory")
         return (listing[at] for at in range(offset, len(listing)))
 
     def statfs(self) -> StatFs:
@@ -233,4 +232,18 @@ class Memtree(Filesystem):
         return list(self._get(node).xattrs)
 
 
-# The command line of the driver comes here: memtree takes no image, so its Driver describes no file argument.
+class MemtreeDriver(Driver):
+    """The service: no image, only a mount point, and a small tree to look at."""
+
+    name = "memtree"
+
+    def load(self, image: Fd | None, options: Mapping[str, str | None]) -> Filesystem:
+        hello = File(b"Hello from a server that can do nothing else.\n", xattrs={b"user.origin": b"memory"})
+        return Memtree(
+            {"hello": hello, "again": hello, "link": Symlink(b"deep/er/file"), "deep": {"er": {"file": b"x" * 10_000}}}
+        )
+
+
+def main() -> int:
+    """Be the service; the entry point of fuservice-memtree."""
+    return service_main(MemtreeDriver)

@@ -7,7 +7,7 @@ from fuservice.proto import layouts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import ClassVar
 
     from fuservice.linux.fds import Fd
@@ -30,6 +30,10 @@ class Driver(Filesystem):
     options: ClassVar[Mapping[str, str]] = {}  # the driver's own -o options: name → what it does
     mount_point_kind: ClassVar[int] = layouts.S_IFDIR
     read_only: ClassVar[bool] = True
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        """*log* takes a sentence for the log of the mount."""
+        self.log = log
 
     def load(self, image: Fd | None, options: Mapping[str, str | None]) -> Filesystem:
         """Open the filesystem in *image*, which stays open and the caller's; return what will be served.

@@ -6,7 +6,7 @@ import os
 import sys
 
 from fuservice import __version__
-from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError, UsageError
+from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError, ImageError, UsageError
 from fuservice.fuse.codec import Policy
 from fuservice.fuse.session import Session
 from fuservice.proto import layouts
@@ -17,7 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fuservice.fuse.filesystem import Filesystem
     from fuservice.linux.fds import Fd
     from fuservice.service.commandline import CommandLine
     from fuservice.service.driver import Driver
@@ -37,8 +36,8 @@ def service_main(driver: type[Driver], argv: Sequence[str] | None = None) -> int
                 f"and asked for with `fuservicemount SOURCE MOUNTPOINT -t {driver.name}`"
             )
     except FuserviceError as error:
-        log(f"{driver.name}: {error}")
-        return error.exit_code
+        log(f"fuse: {error}")
+        return EXIT_FAILURE
     with service:
         return _serve(service, driver, own)
 
@@ -54,7 +53,7 @@ def _serve(service: Service, driver: type[Driver], own: Sequence[str]) -> int:
         source, mount_point = _positional(line, driver)
         image = None if source is None else _image(service, driver, source)
     except (FuserviceError, OSError) as error:
-        return _give_up(service, driver, error)
+        return _give_up(service, error)
     try:
         return _mount_and_run(service, driver, image, line, mount_point)
     finally:
@@ -67,30 +66,24 @@ def _mount_and_run(
 ) -> int:
     try:
         service.finish_file_requests()
-        filesystem = driver().load(image, line.own)
+        filesystem = driver(log).load(image, line.own)
         if driver.read_only:
             line.flags |= layouts.MS_RDONLY
         service.expect_mount_format(driver.mount_point_kind)
         device = service.take_fusedev()
     except (FuserviceError, OSError) as error:
-        return _give_up(service, driver, error)
+        return _give_up(service, error)
     with device:
-        session = _session(device, filesystem, driver, line)
+        policy = Policy(allow_suid=line.suid, allow_dev=line.dev)
+        session = Session(device.fileno(), filesystem, log=log, policy=policy)
         try:
             service.session_mount(line, mount_point)
         except (FuserviceError, OSError) as error:
-            return _give_up(service, driver, error)
+            return _give_up(service, error)
         service.send_goodbye(EXIT_OK)
         service.release()
         session.run()
     return EXIT_OK
-
-
-def _session(device: Fd, filesystem: Filesystem, driver: type[Driver], line: CommandLine) -> Session:
-    def say(sentence: str) -> None:
-        log(f"{driver.name}: {sentence}")
-
-    return Session(device.fileno(), filesystem, log=say, policy=Policy(allow_suid=line.suid, allow_dev=line.dev))
 
 
 def _positional(line: CommandLine, driver: type[Driver]) -> tuple[str | None, str]:
@@ -113,12 +106,14 @@ def _image(service: Service, driver: type[Driver], source: str) -> Fd:
     return service.receive_file(source)
 
 
-def _give_up(service: Service, driver: type[Driver], error: FuserviceError | OSError) -> int:
-    if isinstance(error, OSError):
-        where = f"{error.filename}: opening file: " if error.filename else ""
-        log(f"{driver.name}: {where}{error.strerror}")
+def _give_up(service: Service, error: FuserviceError | OSError) -> int:
+    """Log *error*, in libfuse's words where it has some, and leave the helper."""
+    if isinstance(error, OSError) and error.filename:
+        log(f"{os.fsdecode(error.filename)}: opening file: {error.strerror}.")
+    elif isinstance(error, ImageError):
+        log(str(error))
     else:
-        log(f"{driver.name}: {error}")
+        log(f"fuse: {error.strerror if isinstance(error, OSError) else error}")
     service.send_goodbye(EXIT_FAILURE)
     return EXIT_FAILURE
 

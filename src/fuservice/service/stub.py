@@ -46,7 +46,7 @@ class ImageArgument(metaclass=_Unsupported):
 class Driver:
     """See service.driver: may be subclassed, and not made."""
 
-    def __init__(self) -> None:
+    def __init__(self, *args: object) -> None:
         unsupported()
 
 

@@ -1,0 +1,57 @@
+"""ext2, ext3 and ext4, read by our own bounded reader: the service around ``filesystem.Ext4Filesystem``."""
+
+from __future__ import annotations
+
+from fuservice.drivers.ext4.filesystem import Ext4Filesystem
+from fuservice.errors import UsageError
+from fuservice.fuse.filesystem import FOREVER
+from fuservice.service import Driver, ImageArgument, service_main
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fuservice.fuse.filesystem import Filesystem
+    from fuservice.service import Fd
+
+LARGEST_OFFSET = 1 << 62  # bytes
+
+
+class Ext4(Driver):
+    """The service for all three types: one on-disk format, told apart by its features."""
+
+    name = "ext4"
+    image = ImageArgument()
+    options = {  # noqa: RUF012  # the base class says ClassVar
+        "offset": "byte of the image where the filesystem begins",
+        "timeout": "seconds for which the kernel may keep names and attributes (default: for ever)",
+    }
+
+    def load(self, image: Fd | None, options: Mapping[str, str | None]) -> Filesystem:
+        """Open the filesystem; ImageError where it cannot be served."""
+        assert image is not None
+        timeout = number(options, "timeout", FOREVER // 10**9, FOREVER // 10**9)
+        filesystem = Ext4Filesystem(
+            image.fileno(),
+            offset=number(options, "offset", 0, LARGEST_OFFSET),
+            timeout_ns=timeout * 10**9,
+            keep_cache=timeout > 0,
+        )
+        for warning in filesystem.volume.warnings:
+            self.log(warning)
+        return filesystem
+
+
+def number(options: Mapping[str, str | None], name: str, default: int, most: int) -> int:
+    """Return option *name* as a number from 0 to *most*; UsageError where it is something else."""
+    if name not in options:
+        return default
+    text = options[name] or ""
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and int(text) <= most):
+        raise UsageError(f"option {name}={text}: expected a number, 0 to {most}")
+    return int(text)
+
+
+def main() -> int:
+    """Be the service; the entry point of fuservice-ext4."""
+    return service_main(Ext4)
