@@ -33,6 +33,7 @@ class Generations(Generic[Key, Value]):
         self._old: dict[Key, Value] = {}
 
     def get(self, key: Key) -> Value | None:
+        """Return what was put under *key*, or None if it has gone."""
         value = self._young.get(key)
         if value is None:
             value = self._old.get(key)
@@ -41,6 +42,7 @@ class Generations(Generic[Key, Value]):
         return value
 
     def put(self, key: Key, value: Value) -> None:
+        """Keep *value*, at the price of older ones."""
         weight = self._weigh(value)
         if weight > self._limit:
             return

@@ -9,9 +9,9 @@ import errno
 import os
 import stat
 
-from fuservice.drivers.ext4 import symlinks
+from fuservice.drivers.ext4 import features, symlinks
 from fuservice.drivers.ext4.volume import CACHE_BYTES, ROOT_INO, Volume
-from fuservice.fuse.filesystem import FOREVER, ROOT_NODE, DirEntry, Entry, Filesystem, Opened
+from fuservice.fuse.filesystem import FOREVER, ROOT_NODE, DirEntry, Entry, Filesystem, Opened, unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fuservice.drivers.ext4.inodes import Inode
     from fuservice.fuse.filesystem import Attr, Buffer, StatFs
 
+
 FOPEN_KEEP_CACHE: Final = 1 << 1  # linux/fuse.h
 FOPEN_CACHE_DIR: Final = 1 << 3
 
@@ -28,8 +29,10 @@ FOPEN_CACHE_DIR: Final = 1 << 3
 class Ext4Filesystem(Filesystem):
     """The filesystem in the image behind *fd*, which stays the caller's and must stay open as long as this object is used.
 
-    *timeout_ns* is how long the kernel may believe a look-up or attributes; *keep_cache* lets it keep data and listings
-    from one open to the next. ``volume.warnings`` holds sentences for the user.
+    *timeout_ns* is how long the kernel may believe a look-up or attributes; *keep_cache* lets it keep data and listings from
+    one open to the next. With both at their defaults open and opendir answer ENOSYS, by which the kernel opens without
+    asking from then on (and keeps its caches); not so where the filesystem may have encrypted files, whose opening fails.
+    ``volume.warnings`` holds sentences for the user.
     """
 
     def __init__(
@@ -39,6 +42,8 @@ class Ext4Filesystem(Filesystem):
         """Open the image (ImageError if it cannot be served): *size* bytes from byte *offset*, all of it by default."""
         self.volume = Volume(fd, offset=offset, size=size, cache_bytes=cache_bytes)
         self._timeout_ns = timeout_ns
+        encrypted = self.volume.superblock.incompat & features.ENCRYPT
+        self._kernel_opens = keep_cache and timeout_ns >= FOREVER and not encrypted
         self._opened = Opened(0, FOPEN_KEEP_CACHE if keep_cache else 0)
         self._opened_directory = Opened(0, FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR if keep_cache else 0)
 
@@ -56,21 +61,30 @@ class Ext4Filesystem(Filesystem):
             )  # fmt: skip
         return entry
 
-    def forget(self, node: int) -> None:
-        """Nothing is kept for a node's sake: the caches have limits of their own."""
-
     def getattr(self, node: int) -> Attr:
+        """Return the one Attr object of the inode: it never changes."""
         return self._inode(node).attr
 
     def attr_timeout(self) -> int:
         return self._timeout_ns
 
     def readlink(self, node: int) -> bytes:
+        """Return where the link leads; EINVAL if it is none, ENOKEY if it is encrypted."""
         return symlinks.target(self.volume, self._inode(node))
 
     def open(self, node: int, flags: int) -> Opened:
+        """Open a file: EISDIR or EINVAL if it is none, ENOKEY if it is encrypted, ENOSYS as the class says."""
+        if self._kernel_opens:
+            raise unsupported()
         self._regular(node)
         return self._opened
+
+    def opendir(self, node: int) -> Opened:
+        """Let a directory be listed: ENOTDIR if it is none, ENOKEY where its names are encrypted, ENOSYS as the class says."""
+        if self._kernel_opens:
+            raise unsupported()
+        self.volume.entries(self._inode(node), 0)
+        return self._opened_directory
 
     def _regular(self, node: int) -> Inode:
         inode = self._inode(node)
@@ -83,30 +97,19 @@ class Ext4Filesystem(Filesystem):
     def read(self, node: int, handle: int, offset: int, into: memoryview) -> Buffer:
         return self.volume.read(self._regular(node), offset, into)
 
-    def flush(self, node: int, handle: int) -> None:
-        """Nothing was written."""
-
-    def release(self, node: int, handle: int) -> None:
-        """A handle holds nothing."""
-
-    def opendir(self, node: int) -> Opened:
-        self.volume.entries(self._inode(node), 0)  # not a directory, or encrypted: say it now
-        return self._opened_directory
-
     def readdir(self, node: int, handle: int, offset: int) -> Iterator[DirEntry]:
         for cookie, ino, kind, name in self.volume.entries(self._inode(node), offset):
             yield DirEntry(name, ino, kind, cookie)
 
-    def releasedir(self, node: int, handle: int) -> None:
-        """A handle holds nothing."""
-
     def statfs(self) -> StatFs:
+        """Return what the kernel's ext4 would: blocks without those of the filesystem itself."""
         return self.volume.statfs()
 
     def getxattr(self, node: int, name: bytes) -> bytes:
         return self.volume.xattr(self._inode(node), name)
 
     def listxattr(self, node: int) -> list[bytes]:
+        """Return what the kernel shows to root: the caller hides "trusted." from others, if it wants to."""
         return self.volume.xattr_names(self._inode(node))
 
     def lseek(self, node: int, handle: int, offset: int, whence: int) -> int:

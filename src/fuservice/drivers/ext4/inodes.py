@@ -89,6 +89,7 @@ class Inode:
 
     @property
     def inline(self) -> bool:
+        """Say whether the data are in the inode itself."""
         return bool(self.flags & INLINE_DATA_FL)
 
 

@@ -221,6 +221,7 @@ class Superblock:
 
     @property
     def uid32(self) -> bool:
+        """Say whether owners have 32 bits: always, but for a default mount option of old."""
         return not self.default_mount_opts & _NO_UID32
 
     def holds(self, first: int, count: int) -> bool:

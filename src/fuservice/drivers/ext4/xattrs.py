@@ -117,6 +117,7 @@ def split_name(name: bytes) -> tuple[int, bytes]:
 
 
 def find_slot(area: XattrArea, index: int, name: bytes) -> Slot | None:
+    """Return the entry of *name* under the prefix *index*, None where the area has none."""
     for slot in area.slots:
         if slot[1] == name and slot[0] == index:
             return slot
