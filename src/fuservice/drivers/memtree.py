@@ -42,12 +42,14 @@ class Inode:
         self.atime_ns, self.mtime_ns, self.ctime_ns, self.btime_ns = atime_ns, mtime_ns, ctime_ns, btime_ns
 
     def attr(self, ino: int, nlink: int) -> Attr:
+        """Return what stat(2) shows of it."""
         return Attr(
             ino=ino, mode=self.kind | self.mode, size=self.size, blocks=self.blocks(), nlink=nlink, uid=self.uid, gid=self.gid,
             rdev=self.rdev, atime_ns=self.atime_ns, mtime_ns=self.mtime_ns, ctime_ns=self.ctime_ns, btime_ns=self.btime_ns,
         )  # fmt: skip
 
     def blocks(self) -> int:
+        """Return how many 512-byte units it takes."""
         return 0
 
 
@@ -62,6 +64,7 @@ class File(Inode):
         self.size = size if size >= 0 else max((at + len(piece) for at, piece in self.extents), default=0)
 
     def blocks(self) -> int:
+        """Return how many 512-byte units the extents take: holes take none."""
         return sum(-(-len(piece) // 512) for _, piece in self.extents)
 
     def is_whole(self) -> bool:

@@ -156,6 +156,7 @@ GETATTR_IN = Struct("=IIQ")  # getattr_flags dummy fh
 STATX_IN = Struct("=IIQII")  # getattr_flags reserved fh sx_flags sx_mask
 OPEN_IN = Struct("=II")  # flags open_flags
 READ_IN = Struct("=QQIIQII")  # fh offset size read_flags lock_owner flags padding
+READ_IN_START = Struct("=QQI")  # what the engine needs of it
 RELEASE_IN = Struct("=QIIQ")  # fh flags release_flags lock_owner
 FLUSH_IN = Struct("=QIIQ")  # fh unused padding lock_owner
 GETXATTR_IN = Struct("=II")  # size padding

@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     Handler: TypeAlias = Callable[[int, int], Body]
 
 BODY = codec.BODY
+NOT_RDONLY = os.O_ACCMODE | os.O_TRUNC
+_read_in, _open_in, _release_in = abi.READ_IN_START.unpack_from, abi.OPEN_IN.unpack_from, abi.RELEASE_IN.unpack_from
 _WRITING = (
     Op.SETATTR, Op.SYMLINK, Op.MKNOD, Op.MKDIR, Op.UNLINK, Op.RMDIR, Op.RENAME, Op.RENAME2, Op.LINK, Op.CREATE, Op.TMPFILE,
     Op.WRITE, Op.SETXATTR, Op.REMOVEXATTR, Op.FALLOCATE, Op.COPY_FILE_RANGE, Op.COPY_FILE_RANGE_64,
 )  # fmt: skip
+_GIVING = frozenset((Op.LOOKUP, Op.READDIRPLUS))
 
 
 def _not_offered(_node: int, _size: int) -> Body:
@@ -52,13 +55,13 @@ def _silence(_node: int, _size: int) -> Body:
 
 
 class Operations:
-    """The handlers of one session. ``given`` lists the (node, parent, name) that the reply in the making hands out."""
+    """The handlers of one session."""
 
     def __init__(self, filesystem: Filesystem, request: bytearray, into: memoryview, policy: Policy, nodes: Nodes, failures: Failures) -> None:  # fmt: skip
         self._fs, self._request, self._into, self._policy = filesystem, request, into, policy
         self._nodes, self._failures = nodes, failures
-        self.given: list[tuple[int, int, bytes]] = []
-        self._getattr, self._lookup, self._read = filesystem.getattr, filesystem.lookup, filesystem.read
+        self._given: tuple[int, ...] | list[int] = ()  # the nodes that the reply in the making hands out
+        self._fs_getattr, self._fs_lookup, self._fs_read = filesystem.getattr, filesystem.lookup, filesystem.read
         self._valid_ns = filesystem.attr_timeout()
         seconds, nanoseconds = codec.timeout(self._valid_ns)
         self._valid = abi.ATTR_OUT.pack(seconds, nanoseconds, 0, b"")[:16]
@@ -74,16 +77,16 @@ class Operations:
     def table(self) -> list[tuple[Handler, int]]:
         """Return for each opcode its handler, and the least length of a request."""
         served: dict[int, tuple[Handler, int]] = {
-            Op.LOOKUP: (self.lookup, 2), Op.FORGET: (self.forget, abi.FORGET_IN.size),
-            Op.BATCH_FORGET: (self.batch_forget, abi.BATCH_FORGET_IN.size), Op.GETATTR: (self.getattr, 0),
-            Op.STATX: (self.statx, abi.STATX_IN.size), Op.READLINK: (self.readlink, 0),
-            Op.OPEN: (self.open, abi.OPEN_IN.size), Op.READ: (self.read, abi.READ_IN.size),
-            Op.FLUSH: (self.flush, abi.FLUSH_IN.size), Op.RELEASE: (self.release, abi.RELEASE_IN.size),
-            Op.OPENDIR: (self.opendir, abi.OPEN_IN.size), Op.READDIR: (self.readdir, abi.READ_IN.size),
-            Op.READDIRPLUS: (self.readdirplus, abi.READ_IN.size), Op.RELEASEDIR: (self.releasedir, abi.RELEASE_IN.size),
-            Op.STATFS: (self.statfs, 0), Op.GETXATTR: (self.getxattr, abi.GETXATTR_IN.size + 2),
-            Op.LISTXATTR: (self.listxattr, abi.GETXATTR_IN.size), Op.ACCESS: (self.access, abi.ACCESS_IN.size),
-            Op.LSEEK: (self.lseek, abi.LSEEK_IN.size),
+            Op.LOOKUP: (self._lookup, 2), Op.FORGET: (self._forget, abi.FORGET_IN.size),
+            Op.BATCH_FORGET: (self._batch_forget, abi.BATCH_FORGET_IN.size), Op.GETATTR: (self._getattr, 0),
+            Op.STATX: (self._statx, abi.STATX_IN.size), Op.READLINK: (self._readlink, 0),
+            Op.OPEN: (self._open, abi.OPEN_IN.size), Op.READ: (self._read, abi.READ_IN.size),
+            Op.FLUSH: (self._flush, abi.FLUSH_IN.size), Op.RELEASE: (self._release, abi.RELEASE_IN.size),
+            Op.OPENDIR: (self._opendir, abi.OPEN_IN.size), Op.READDIR: (self._readdir, abi.READ_IN.size),
+            Op.READDIRPLUS: (self._readdirplus, abi.READ_IN.size), Op.RELEASEDIR: (self._releasedir, abi.RELEASE_IN.size),
+            Op.STATFS: (self._statfs, 0), Op.GETXATTR: (self._getxattr, abi.GETXATTR_IN.size + 2),
+            Op.LISTXATTR: (self._listxattr, abi.GETXATTR_IN.size), Op.ACCESS: (self._access, abi.ACCESS_IN.size),
+            Op.LSEEK: (self._lseek, abi.LSEEK_IN.size),
             # One thread answers each request before it reads the next: an INTERRUPT is always too late, and the kernel
             # has let go of what it names. Nothing is answered to it (Documentation/filesystems/fuse/fuse.rst).
             Op.INTERRUPT: (_silence, 0), Op.NOTIFY_REPLY: (_silence, 0),
@@ -94,29 +97,36 @@ class Operations:
 
     # Nodes
 
-    def lookup(self, parent: int, size: int) -> Body:
+    def _lookup(self, parent: int, size: int) -> Body:
+        self._given = ()
         name = codec.child_name_in(self._request, size)
         try:
-            entry = self._lookup(parent, name)
+            entry = self._fs_lookup(parent, name)
         except FileNotFoundError:
             if not self.immutable:
                 raise
             return codec.no_entry_bytes(self._valid_ns)
         body = self._entry(entry)
-        self.given.append((entry.node, parent, name))
+        node = entry.node
+        self._nodes.give(node, parent, name)
+        self._given = (node,)
         return body
 
     def _entry(self, entry: Entry) -> bytes:
         try:
             return codec.entry_bytes(entry, self._policy)
         except Exception:
-            self.unwanted(entry.node)
+            if entry.node not in self._nodes:  # else the kernel has it by another name
+                self._gone(entry.node)
             raise
 
-    def unwanted(self, node: int) -> None:
-        """The driver gave *node*, but the kernel does not get it: let the driver drop it, unless the kernel has it."""
-        if node not in self._nodes:
-            self._gone(node)
+    def take_back(self, opcode: int) -> None:
+        """The reply to *opcode*, the last request, did not reach the kernel: it has none of the nodes in it."""
+        if opcode in _GIVING:
+            given, self._given = self._given, ()
+            for node in given:
+                if self._nodes.forget(node, 1):
+                    self._gone(node)
 
     def _gone(self, node: int) -> None:
         try:
@@ -124,40 +134,40 @@ class Operations:
         except Exception as error:  # noqa: BLE001 - it must not raise, and there is nobody to answer
             self._failures.note(Op.FORGET, self._nodes.path(node), error)
 
-    def forget(self, node: int, _size: int) -> Body:
+    def _forget(self, node: int, _size: int) -> Body:
         if self._nodes.forget(node, abi.FORGET_IN.unpack_from(self._request, BODY)[0]):
             self._gone(node)
         return None
 
-    def batch_forget(self, _node: int, size: int) -> Body:
+    def _batch_forget(self, _node: int, size: int) -> Body:
         for node, count in codec.forgets_in(self._request, size):
             if self._nodes.forget(node, count):
                 self._gone(node)
         return None
 
-    def getattr(self, node: int, _size: int) -> Body:
-        attr = self._getattr(node)
+    def _getattr(self, node: int, _size: int) -> Body:
+        attr = self._fs_getattr(node)
         return self._valid + (attr.packed or codec.attr_bytes(attr, self._policy))
 
-    def statx(self, node: int, _size: int) -> Body:
-        return codec.statx_bytes(self._getattr(node), self._policy, self._valid_ns)
+    def _statx(self, node: int, _size: int) -> Body:
+        return codec.statx_bytes(self._fs_getattr(node), self._policy, self._valid_ns)
 
-    def readlink(self, node: int, _size: int) -> Body:
+    def _readlink(self, node: int, _size: int) -> Body:
         return codec.link_bytes(self._fs.readlink(node))
 
-    def access(self, node: int, _size: int) -> Body:
+    def _access(self, node: int, _size: int) -> Body:
         mask, _ = abi.ACCESS_IN.unpack_from(self._request, BODY)
         self._fs.access(node, mask)
         return b""
 
-    def statfs(self, _node: int, _size: int) -> Body:
+    def _statfs(self, _node: int, _size: int) -> Body:
         return codec.statfs_bytes(self._fs.statfs())
 
     # Files
 
-    def open(self, node: int, _size: int) -> Body:
-        flags, _ = abi.OPEN_IN.unpack_from(self._request, BODY)
-        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+    def _open(self, node: int, _size: int) -> Body:
+        flags, _ = _open_in(self._request, BODY)
+        if flags & NOT_RDONLY:
             raise OSError(errno.EROFS, "read-only filesystem")
         if self.opens_itself:
             raise unsupported()
@@ -170,46 +180,48 @@ class Operations:
             release(node, opened.handle)
             raise
 
-    def read(self, node: int, _size: int) -> Body:
-        handle, offset, asked, *_ = abi.READ_IN.unpack_from(self._request, BODY)
+    def _read(self, node: int, _size: int) -> Body:
+        handle, offset, asked = _read_in(self._request, BODY)
         if offset > codec.S64 or asked > len(self._into):
             raise codec.MalformedRequestError(f"read of {asked} bytes at {offset}, more than was negotiated")
-        return codec.data_view(self._read(node, handle, offset, self._into[:asked]), asked)
+        return codec.data_view(self._fs_read(node, handle, offset, self._into[:asked]), asked)
 
-    def lseek(self, node: int, _size: int) -> Body:
+    def _lseek(self, node: int, _size: int) -> Body:
         handle, offset, whence, _ = abi.LSEEK_IN.unpack_from(self._request, BODY)
         if offset > codec.S64 or whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise OSError(errno.EINVAL, "no such whence")
         return codec.lseek_bytes(self._fs.lseek(node, handle, offset, whence), offset)
 
-    def flush(self, node: int, _size: int) -> Body:
+    def _flush(self, node: int, _size: int) -> Body:
         self._fs.flush(node, abi.FLUSH_IN.unpack_from(self._request, BODY)[0])
         return b""
 
-    def release(self, node: int, _size: int) -> Body:
-        self._fs.release(node, abi.RELEASE_IN.unpack_from(self._request, BODY)[0])
+    def _release(self, node: int, _size: int) -> Body:
+        self._fs.release(node, _release_in(self._request, BODY)[0])
         return b""
 
     # Directories
 
-    def opendir(self, node: int, _size: int) -> Body:
+    def _opendir(self, node: int, _size: int) -> Body:
         if self.opens_dirs_itself:
             raise unsupported()
         return self._opened(self._fs.opendir(node), node, self._fs.releasedir)
 
-    def releasedir(self, node: int, _size: int) -> Body:
-        self._fs.releasedir(node, abi.RELEASE_IN.unpack_from(self._request, BODY)[0])
+    def _releasedir(self, node: int, _size: int) -> Body:
+        self._fs.releasedir(node, _release_in(self._request, BODY)[0])
         return b""
 
-    def readdir(self, node: int, _size: int) -> Body:
+    def _readdir(self, node: int, _size: int) -> Body:
         return self._listing(node, 0, lambda _entry: b"")
 
-    def readdirplus(self, node: int, _size: int) -> Body:
-        return self._listing(node, abi.ENTRY_OUT.size, lambda entry: self._plus(node, entry))
+    def _readdirplus(self, node: int, _size: int) -> Body:
+        given: list[int] = []
+        self._given = given
+        return self._listing(node, abi.ENTRY_OUT.size, lambda entry: self._plus(node, entry, given))
 
     def _listing(self, node: int, extra: int, details: Callable[[DirEntry], bytes]) -> bytes:
         """Collect entries while they fit, each behind its *details* of *extra* bytes, which are made only then."""
-        handle, offset, room, *_ = abi.READ_IN.unpack_from(self._request, BODY)
+        handle, offset, room = _read_in(self._request, BODY)
         records: list[bytes] = []
         try:
             for entry in self._fs.readdir(node, handle, offset):
@@ -226,26 +238,27 @@ class Operations:
             raise OSError(errno.EINVAL, "no room for one entry")
         return b"".join(records)
 
-    def _plus(self, parent: int, entry: DirEntry) -> bytes:
+    def _plus(self, parent: int, entry: DirEntry, given: list[int]) -> bytes:
         """Return what READDIRPLUS tells of one name; nothing of "." and ".." (the kernel takes no reference on them)."""
         name = entry.name
         if name in (b".", b".."):
             return codec.ENTRY_UNKNOWN
         try:
-            found = self._lookup(parent, name)
+            found = self._fs_lookup(parent, name)
             told = self._entry(found)
         except Exception:  # noqa: BLE001 - the list is good without it; a LOOKUP of the name will meet the error, and log it
             return codec.ENTRY_UNKNOWN
-        self.given.append((found.node, parent, name))
+        self._nodes.give(found.node, parent, name)
+        given.append(found.node)
         return told
 
     # Extended attributes
 
-    def getxattr(self, node: int, size: int) -> Body:
+    def _getxattr(self, node: int, size: int) -> Body:
         name = codec.name_in(self._request, BODY + abi.GETXATTR_IN.size, size)
         return codec.xattr_bytes(self._fs.getxattr(node, name), self._room())
 
-    def listxattr(self, node: int, _size: int) -> Body:
+    def _listxattr(self, node: int, _size: int) -> Body:
         return codec.xattr_bytes(codec.xattr_names(self._fs.listxattr(node)), self._room())
 
     def _room(self) -> int:

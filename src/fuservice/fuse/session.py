@@ -41,6 +41,9 @@ READ_AGAIN = frozenset((errno.ENOENT, errno.EINTR, errno.EAGAIN))
 NOBODY_WAITS = frozenset((errno.ENOENT, errno.ENODEV, errno.ECONNABORTED, errno.EPIPE))
 NO_REPLY = frozenset((Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.NOTIFY_REPLY))
 
+BODY = codec.BODY
+_header, _head, _write, _writev = abi.IN_HEADER_START.unpack_from, abi.OUT_HEADER.pack, os.write, os.writev
+
 
 def _too_early(_node: int, _size: int) -> Body:
     raise MalformedRequestError("request before INIT")
@@ -63,8 +66,7 @@ class Session:
         self._failures = Failures(log)
         into = memoryview(bytearray(MAX_READ))
         self._operations = Operations(filesystem, self._request, into, policy or Policy(), self.nodes, self._failures)
-        self._given = self._operations.given
-        init: tuple[Handler, int] = (self._init, codec.BODY + abi.INIT_IN.size)
+        init: tuple[Handler, int] = (self._init, BODY + abi.INIT_IN.size)
         self._table: list[tuple[Handler, int]] = [(_too_early, 0)] * abi.OP_LIMIT
         self._table[Op.INIT] = init
         self._over = self._destroyed = False
@@ -100,54 +102,42 @@ class Session:
 
     def step(self, size: int) -> None:
         """Answer the request of *size* bytes that lies in the buffer."""
-        length, opcode, unique, node = abi.IN_HEADER_START.unpack_from(self._request)
-        if length != size or size < codec.BODY or not unique:
+        length, opcode, unique, node = _header(self._request)
+        if length != size or size < BODY or not unique:
             raise MalformedRequestError(f"a request of {size} bytes says that it is number {unique}, of {length} bytes")
         try:
-            handler, least = self._table[opcode] if opcode < abi.OP_LIMIT else self._table[0]
+            handler, least = self._table[opcode]
+        except IndexError:
+            handler, least = self._table[0]
+        try:
             if size < least:
                 raise MalformedRequestError(f"{size} bytes, expected at least {least}")  # noqa: TRY301 - one place answers all
             body = handler(node, size)
         except Exception as error:  # noqa: BLE001 - whatever a driver raises is an answer; see failures
             self._refuse(opcode, unique, node, error)
             return
-        if body is not None:
-            self._deliver(opcode, unique, node, body)
-
-    def _deliver(self, opcode: int, unique: int, node: int, body: bytes | memoryview) -> None:
         try:
             if type(body) is bytes:
-                os.write(self._fd, abi.OUT_HEADER.pack(16 + len(body), 0, unique) + body)
-            else:
-                os.writev(self._fd, (abi.OUT_HEADER.pack(16 + len(body), 0, unique), body))
+                _write(self._fd, _head(16 + len(body), 0, unique) + body)
+            elif body is not None:
+                _writev(self._fd, (_head(16 + len(body), 0, unique), body))
         except OSError as error:
             self._undelivered(opcode, unique, node, error)
-            return
-        if self._given:
-            for child in self._given:
-                self.nodes.given(*child)
-            self._given.clear()
 
     def _undelivered(self, opcode: int, unique: int, node: int, error: OSError) -> None:
-        self._drop_given()
-        if error.errno not in NOBODY_WAITS:
+        if error.errno in NOBODY_WAITS:
+            self._operations.take_back(opcode)
+        else:
             # The kernel found the reply wrong. It may still wait for one, and with it whoever asked.
             self._refuse(opcode, unique, node, OSError(errno.EIO, f"the kernel refused the reply: {error.strerror}"))
-
-    def _drop_given(self) -> None:
-        """The reply in the making was not delivered: the kernel has none of its nodes."""
-        children = [node for node, _, _ in self._given]
-        self._given.clear()
-        for node in children:
-            self._operations.unwanted(node)
 
     def _refuse(self, opcode: int, unique: int, node: int, error: Exception) -> None:
         """Answer *error*; log it if it is worth a line."""
         self._failures.note(opcode, self._path(opcode, node), error)
-        self._drop_given()
+        self._operations.take_back(opcode)
         if opcode not in NO_REPLY:
             try:
-                os.write(self._fd, abi.OUT_HEADER.pack(16, -answer_to(error), unique))
+                os.write(self._fd, _head(16, -answer_to(error), unique))
             except OSError as failed:
                 if failed.errno not in NOBODY_WAITS:
                     raise
@@ -157,7 +147,7 @@ class Session:
     def _path(self, opcode: int, node: int) -> bytes:
         name = b""
         if opcode == Op.LOOKUP:
-            rest = bytes(self._request[codec.BODY : codec.BODY + abi.NAME_MAX])
+            rest = bytes(self._request[BODY : BODY + abi.NAME_MAX])
             name = rest.partition(b"\0")[0]
         return self.nodes.path(node, name)
 

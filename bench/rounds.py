@@ -1,0 +1,142 @@
+"""How the benches measure: peers mounted side by side in a private mount namespace, each operation in alternating rounds.
+
+Server and client are pinned to one core, so a round sees the whole cost of a request: both programs and both switches
+between them. The figure of a peer is the median of its rounds, the ratio that of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+HERE = Path(__file__).resolve().parent
+INSIDE = "FUSERVICE_BENCH_INSIDE"
+
+
+class Operation(NamedTuple):
+    """What load.c does, on which path below the mount point, and how its figure is read."""
+
+    name: str
+    path: str
+    title: str
+    per_byte: bool = False
+
+
+class Peer(NamedTuple):
+    """A server: *command* mounts on its last-but-*tail* argument's place, which is spelled "MNT" in it."""
+
+    name: str
+    command: Sequence[str]
+
+
+def enter_private_namespace() -> None:
+    """Start this program again where its mounts are seen by nobody and end with it; return once that is so."""
+    if os.environ.get(INSIDE):
+        return
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        sys.exit("bench: needs root and unshare(1), to mount in a namespace of its own")
+    os.environ[INSIDE] = "1"
+    main = sys.modules["__main__"].__spec__
+    assert main is not None, "start it as python -m bench.NAME"
+    command = ["unshare", "-m", "--propagation", "private", sys.executable, "-m", main.name, *sys.argv[1:]]
+    os.execvp(command[0], command)
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """Return the options that every bench has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds of each peer (default 7)")
+    parser.add_argument("--ms", type=int, default=500, help="length of a round (default 500)")
+    parser.add_argument(
+        "--cpu", type=int, default=os.cpu_count() or 1, help="core for all, from 1 on (default: the last)"
+    )
+    return parser
+
+
+def compiled(directory: Path, source: str, *flags: str) -> Path:
+    """Compile bench/*source* into *directory*."""
+    program = directory / Path(source).stem
+    subprocess.run(["gcc", "-O2", "-Wall", "-o", program, HERE / source, *flags], check=True)
+    return program
+
+
+def pkg_config(package: str) -> list[str]:
+    """Return the compiler flags of *package*."""
+    words = subprocess.run(["pkg-config", "--cflags", "--libs", package], check=True, capture_output=True, text=True)
+    return words.stdout.split()
+
+
+def _is_mounted(point: Path) -> bool:
+    return any(line.split(" ")[4] == str(point) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+@contextlib.contextmanager
+def mounted(peer: Peer, point: Path, cpu: int) -> Iterator[Path]:
+    """Start *peer* on core *cpu*, wait until its mount is there (10 s), and detach it in the end."""
+    point.mkdir()
+    words = [str(point) if word == "MNT" else word for word in peer.command]
+    server = subprocess.Popen(["taskset", "-c", str(cpu), *words])
+    deadline = time.monotonic() + 10
+    try:
+        while not _is_mounted(point):
+            if server.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"bench: {peer.name} did not mount")
+            time.sleep(0.01)
+        yield point
+    finally:
+        subprocess.run(["umount", "-l", str(point)], check=False)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(5)
+        server.kill()
+        server.wait()
+
+
+def _once(load: Path, operation: Operation, point: Path, options: argparse.Namespace) -> float:
+    path = point / operation.path
+    words = [str(load), operation.name, str(options.cpu - 1), str(options.ms), str(path)]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60)
+    count, size, seconds = done.stdout.split()
+    return (int(size) / 1e6 if operation.per_byte else int(count)) / float(seconds)
+
+
+def compare(
+    peers: Sequence[Peer], operations: Sequence[Operation], options: argparse.Namespace, directory: Path
+) -> None:
+    """Measure all *operations* on all *peers*, print a table; the ratios are the first peer's to each other one."""
+    load = compiled(directory, "load.c")
+    print(
+        f"{'':30}"
+        + "".join(f"{peer.name:>16}" for peer in peers)
+        + "".join(f"{'ratio to ' + p.name:>24}" for p in peers[1:])
+    )
+    with contextlib.ExitStack() as stack:
+        points = [stack.enter_context(mounted(p, directory / f"mnt{i}", options.cpu - 1)) for i, p in enumerate(peers)]
+        for operation in operations:
+            rounds = [[_once(load, operation, point, options) for point in points] for _ in range(options.rounds)]
+            medians = [statistics.median(figures) for figures in zip(*rounds, strict=True)]
+            ratios = "".join(f"{medians[0] / other:24.2f}" for other in medians[1:])
+            print(f"{operation.title:30}" + "".join(f"{median:16,.0f}" for median in medians) + ratios, flush=True)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Give a directory for programs and mount points. Emptied by name, never as a tree: a mount may still be in it."""
+    directory = Path(tempfile.mkdtemp(prefix="fuservice-bench-"))
+    try:
+        yield directory
+    finally:
+        for path in directory.iterdir():
+            path.rmdir() if path.is_dir() else path.unlink()
+        directory.rmdir()

@@ -1,0 +1,45 @@
+"""Mount one of our filesystems and serve it, until it is unmounted: the other end of a bench.
+
+``python -m bench.serve MOUNTPOINT memtree`` or ``… ext4 IMAGE``. Needs root; mounts in the namespace it is started in.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from fuservice.drivers.memtree import Memtree
+from fuservice.fuse.session import Session
+from fuservice.linux import mountapi
+
+if TYPE_CHECKING:
+    from fuservice.fuse.filesystem import Filesystem
+
+BIG, FILES, SMALL = 256 << 20, 1000, 4096
+
+
+def memtree() -> Memtree:
+    """Return the tree that bench/peer.c has."""
+    small = b"x" * SMALL
+    return Memtree({"small": {f"f{i:04}": bytes(bytearray(small)) for i in range(FILES)}, "big": b"x" * BIG})
+
+
+def ext4(image: str) -> Filesystem:
+    """Return the filesystem of *image*."""
+    from fuservice.drivers.ext4.filesystem import Ext4Filesystem
+
+    return Ext4Filesystem(os.open(image, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def main() -> None:
+    """Serve what the command line names."""
+    point, kind, *rest = sys.argv[1:]
+    filesystem = memtree() if kind == "memtree" else ext4(*rest)
+    fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    mountapi.mount(kind, point, "fuse", 0, f"fd={fd},rootmode=40000,user_id=0,group_id=0")
+    Session(fd, filesystem, log=lambda line: print(line, file=sys.stderr)).run()
+
+
+if __name__ == "__main__":
+    main()
