@@ -40,6 +40,9 @@ def main(argv: Sequence[str]) -> int:
     except FuserviceError as error:
         say(printable(str(error)))
         return error.exit_code
+    except KeyboardInterrupt:
+        say("interrupted: nothing was mounted")
+        return EXIT_FAILURE
 
 
 def _run(argv: Sequence[str], say: Callable[[str], None]) -> int:

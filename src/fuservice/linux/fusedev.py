@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 
 from fuservice.linux.fds import Fd
@@ -29,3 +30,10 @@ def is_fuse_device(fd: int) -> bool:
     """Say whether *fd* is /dev/fuse, by type and number: the name proves nothing."""
     status = os.fstat(fd)
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == FUSE_RDEV
+
+
+def is_mounted(fd: int) -> bool:
+    """Say whether the fuse device *fd* belongs to a mount that is alive: before and after, poll(2) on it is an error."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return all(not events & (select.POLLERR | select.POLLNVAL) for _, events in poll.poll(0))

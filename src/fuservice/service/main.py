@@ -9,6 +9,7 @@ from fuservice import __version__
 from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError, ImageError, UsageError
 from fuservice.fuse.codec import Policy
 from fuservice.fuse.session import Session
+from fuservice.linux import fusedev
 from fuservice.proto import layouts
 from fuservice.service.log import log
 from fuservice.service.service import Service
@@ -79,7 +80,9 @@ def _mount_and_run(
         try:
             service.session_mount(line, mount_point)
         except (FuserviceError, OSError) as error:
-            return _give_up(service, error)
+            # A helper that was killed after it had mounted could not say so: the mount stands, and needs us.
+            if not fusedev.is_mounted(device.fileno()):
+                return _give_up(service, error)
         service.send_goodbye(EXIT_OK)
         service.release()
         session.run()
