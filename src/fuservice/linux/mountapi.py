@@ -90,7 +90,7 @@ def open_tree(directory: int, path: str, *, clone: bool = False) -> Fd:
 
 
 def messages(context: int) -> list[str]:
-    """Return what the kernel has to say about the context, one message each ("Error: fuse: Unknown parameter 'x'").
+    """Return what the kernel has to say about the context, one message each ("fuse: Unknown parameter 'x'").
 
     The descriptor gives one message for each read, and ENODATA after the last (fsopen(2)).
     """
@@ -100,7 +100,7 @@ def messages(context: int) -> list[str]:
             message = os.read(context, 1024).decode("utf-8", "backslashreplace").strip()
         except OSError:
             break
-        told.append(message.removeprefix("e ").removeprefix("w ").removeprefix("i "))
+        told.append(message[2:] if message[:2] in ("e ", "w ", "i ") else message)
     return told
 
 

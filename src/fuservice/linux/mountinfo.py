@@ -55,14 +55,18 @@ class Mount:
 
 def parse(text: bytes) -> Iterator[Mount]:
     """Yield the mounts in *text*, the content of a mountinfo file; lines that are none are passed over."""
-    for line in text.splitlines():
+    for line in text.split(b"\n"):  # not splitlines(): the kernel escapes no carriage return
         words = [os.fsdecode(_unescape(word)) for word in line.split(b" ")]
-        if "-" not in words[6:] or not (words[0].isdecimal() and words[1].isdecimal()):
+        if "-" not in words[6:] or not (_is_id(words[0]) and _is_id(words[1])):
             continue
         dash = words.index("-", 6)
         if len(words) < dash + 4:
             continue
         yield Mount(int(words[0]), int(words[1]), *words[2:6], *words[dash + 1 : dash + 4])
+
+
+def _is_id(word: str) -> bool:
+    return word.isascii() and word.isdecimal() and len(word) < 20
 
 
 def _unescape(word: bytes) -> bytes:

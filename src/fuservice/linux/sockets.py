@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SO_PASSRIGHTS: Final = 83  # asm-generic/socket.h, Linux 6.16
 _INTS: Final = struct.Struct("i")
+_TIMEVAL: Final = struct.Struct("ll")  # struct timeval: seconds, microseconds
 _UCRED: Final = struct.Struct("iII")  # pid, uid, gid: struct ucred, unix(7)
 _ROOM_FOR: Final = 4  # descriptors: more than any packet of ours has, so that a surplus is seen and not cut
 
@@ -64,11 +65,14 @@ class SeqPacket:
         # Not through a Fd: a fresh socket belongs to the object from the start.
         raw = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         try:
-            raw.settimeout(timeout)
+            # Not settimeout(): its non-blocking connect(2) fails with EAGAIN as soon as the listener's queue is full.
+            raw.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _TIMEVAL.pack(int(timeout), int(timeout % 1 * 1e6)))
             raw.connect(path)
+            raw.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _TIMEVAL.pack(0, 0))
         except OSError as error:
             raw.close()
-            raise OSError(error.errno or errno.ETIMEDOUT, os.strerror(error.errno or errno.ETIMEDOUT), path) from None
+            number = errno.ETIMEDOUT if error.errno == errno.EAGAIN else error.errno or errno.ENAMETOOLONG
+            raise OSError(number, os.strerror(number), path) from None
         return cls(Fd(raw.detach()))
 
     @classmethod
@@ -175,7 +179,8 @@ class Listener:
             self._socket.listen(backlog)
         except OSError as error:
             self._socket.close()
-            raise OSError(error.errno or errno.EINVAL, os.strerror(error.errno or errno.EINVAL), path) from None
+            number = error.errno or errno.ENAMETOOLONG  # Python says itself that a path is too long, without a number
+            raise OSError(number, os.strerror(number), path) from None
 
     def fileno(self) -> int:
         """Return the descriptor's number, which stays ours."""

@@ -82,14 +82,12 @@ class HelperConnection(_Connection):
             raise LocalProtocolError(f"{self._pending} was not answered")
         kind = self._recognize(packet)
         self._pending = kind  # so that even a command we cannot read has an answer of the right form
-        if issubclass(kind, m.Goodbye) and len(packet) == kind.layout.size:
-            self._pending = None  # a good goodbye has no answer
-        command = kind.decode(packet)
+        command = self._pending = kind.decode(packet)
+        command.check()
         self._judge_order(command)
-        if self._pending is None:
+        if isinstance(command, m.Goodbye):
+            self._pending = None  # a good goodbye has no answer
             self._advance(kind)
-        else:
-            self._pending = command
         return command
 
     def _recognize(self, packet: bytes) -> type[m.Message]:
@@ -116,7 +114,7 @@ class HelperConnection(_Connection):
         if kind in self.done and kind in ONCE:
             raise RefusalError(errno.EINVAL, ONCE[kind])
         if step(self.state, kind) is None:
-            raise RefusalError(errno.EINVAL, f"{command.title} is out of order: {self.state.value}")
+            raise RefusalError(errno.EINVAL, f"{command.title} is out of order: {self.state.meaning}")
         if kind is m.Mount:
             for needed, sentence in BEFORE_MOUNT.items():
                 if needed not in self.done:
@@ -175,11 +173,12 @@ class ServiceConnection(_Connection):
         kind = type(command)
         if step(self.state, kind) is None or (kind in ONCE and kind in self.done):
             raise LocalProtocolError(f"{kind.__name__} in state {self.state.name}")
+        packet = command.encode()
         if kind is m.Goodbye:
             self._advance(kind)
         else:
             self._outstanding.append(command)
-        return command.encode()
+        return packet
 
     def receive_given(self, name: bytes, packet: bytes, fds: int) -> m.File:
         """Judge the unasked file *name* that arrived with *fds* descriptors."""
@@ -194,8 +193,17 @@ class ServiceConnection(_Connection):
         command = self._outstanding.pop(0)
         answer = self._file(command.path, packet, fds) if isinstance(command, m.Open) else self._reply(packet, fds)
         if answer.error == 0:
-            self._advance(type(command))
+            self._granted(command)
         return answer
+
+    def _granted(self, command: m.Message) -> None:
+        """Take the step of *command*. Commands may be sent without waiting: it was legal then, and may not be now."""
+        if self.state is State.CLOSED:  # we said goodbye meanwhile
+            self.done.add(type(command))
+        elif step(self.state, type(command)) is None:
+            raise RemoteProtocolError(f"the helper carried out a {command.title} out of order: {self.state.value}")
+        else:
+            self._advance(type(command))
 
     def _file(self, name: bytes, packet: bytes, fds: int) -> m.File:
         shown, expected = name.decode("utf-8", "backslashreplace"), m.File.layout.size + len(name) + 1

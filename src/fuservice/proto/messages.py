@@ -1,7 +1,8 @@
 """One class for each message: its layout, its fields, and the judgement of a packet that claims to be one.
 
-``decode`` judges the whole packet before anything acts on it. What it finds wrong in a known message is a
-``RefusalError`` (EINVAL): on the helper's side that is the answer, on the service's side ``Connection`` ends the conversation.
+``decode`` judges the form of the whole packet before anything acts on it, ``check`` what its fields mean. What they find
+wrong in a known message is a ``RefusalError`` (EINVAL): on the helper's side that is the answer, which names the file asked
+for once the form is right; on the service's side ``Connection`` ends the conversation.
 The sentences are those of libfuse's helper where it has one.
 """
 
@@ -67,9 +68,7 @@ class Message:
         fields.pop("padding", None)
         if cls.text:
             fields[cls.text] = cls._string(packet[cls.layout.size :])
-        message = cls(**fields)
-        message.check()
-        return message
+        return cls(**fields)
 
     @classmethod
     def _check_size(cls, size: int) -> None:
@@ -87,7 +86,7 @@ class Message:
         return raw[:-1]
 
     def check(self) -> None:
-        """Judge the fields; RefusalError(EINVAL) where one has no meaning."""
+        """Judge the fields of what was read; RefusalError(EINVAL) where one has no meaning."""
 
 
 class Hello(Message):
