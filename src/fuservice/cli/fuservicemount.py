@@ -9,20 +9,13 @@ import os
 import stat
 import sys
 
-from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError, NoServiceError, SystemCallError, printable
-from fuservice.helper import commandline, manifest
+from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError, printable
+from fuservice.helper import commandline
 from fuservice.helper.commandline import Request, TypeNameError
-from fuservice.helper.grants import Grants
-from fuservice.helper.mountpoint import MountPoint
-from fuservice.helper.session import Session
-from fuservice.linux import prctl
-from fuservice.linux.sockets import SeqPacket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-NOBODY_LISTENS = (FileNotFoundError, ConnectionRefusedError)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,7 +49,10 @@ def _run(argv: Sequence[str], say: Callable[[str], None]) -> int:
             print(commandline.USAGE.format(program=argv[0] if argv else "fuservicemount"))
             return EXIT_FAILURE
         case _:
-            _mount(Request(argv), say)
+            request = Request(argv)
+            from fuservice.helper.mount import mount  # here, since --check needs none of it
+
+            mount(request, say)
             return EXIT_OK
 
 
@@ -68,25 +64,3 @@ def _check(fstype: str) -> int:
     except OSError:
         return EXIT_FAILURE
     return EXIT_OK if served and os.access(path, os.W_OK) else EXIT_FAILURE
-
-
-def _mount(request: Request, say: Callable[[str], None]) -> None:
-    prctl.set_dumpable(0)  # we hold the caller's rights: nobody of the same uid shall trace or reopen what we open
-    rules = manifest.load(request.subtype)
-    grants, mount_point = Grants(request, rules), MountPoint(request.mount_point)
-    try:
-        socket = _connect(request)
-        Session(request, grants, mount_point, socket=socket, say=say, read_only=rules.read_only).run()
-    finally:
-        grants.close()
-        mount_point.close()
-
-
-def _connect(request: Request) -> SeqPacket:
-    path = request.socket_path
-    try:
-        return SeqPacket.connect(path, commandline.HELLO_TIMEOUT)
-    except NOBODY_LISTENS:
-        raise NoServiceError(f"no safe filesystem driver for {request.subtype} available.") from None
-    except OSError as error:
-        raise SystemCallError(f"{path}: {error.strerror}") from None

@@ -201,7 +201,7 @@ class ServiceConnection(_Connection):
         if self.state is State.CLOSED:  # we said goodbye meanwhile
             self.done.add(type(command))
         elif step(self.state, type(command)) is None:
-            raise RemoteProtocolError(f"the helper carried out a {command.title} out of order: {self.state.value}")
+            raise RemoteProtocolError(f"the helper carried out a {command.title} out of order: {self.state.meaning}")
         else:
             self._advance(type(command))
 

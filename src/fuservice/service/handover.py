@@ -28,9 +28,9 @@ def connected_socket(environment: MutableMapping[str, str]) -> SeqPacket | None:
         return None
     if count != "1":
         raise RemoteProtocolError(f"can only handle 1 service socket, got {count}.")
-    os.set_inheritable(FIRST_FD, False)  # noqa: FBT003
     socket = Fd(FIRST_FD)
     try:
+        os.set_inheritable(FIRST_FD, False)  # noqa: FBT003
         return SeqPacket(socket)
     except OSError as error:
         socket.take()  # not what we were promised, so not ours to close

@@ -40,7 +40,11 @@ def service_main(driver: type[Driver], argv: Sequence[str] | None = None) -> int
         log(f"fuse: {error}")
         return EXIT_FAILURE
     with service:
-        return _serve(service, driver, own)
+        try:
+            return _serve(service, driver, own)
+        except FuserviceError as error:  # of the session: the kernel and we have no protocol in common
+            log(f"fuse: {error}")
+            return EXIT_FAILURE
 
 
 def _serve(service: Service, driver: type[Driver], own: Sequence[str]) -> int:

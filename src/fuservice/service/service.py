@@ -44,7 +44,7 @@ class Service:
         self._expected_kind = 0
         try:
             self._hello = self._connection.receive_hello(self._receive(HELLO_TIMEOUT)[0])
-            self._socket.send(self._connection.reply())
+            self._send(self._connection.reply(), "hello reply")
             self.args = self._receive_argv()
             self._device = self._receive_device()
         except BaseException:
@@ -89,14 +89,14 @@ class Service:
     def request_file(self, path: str, flags: int = os.O_RDONLY, mode: int = 0, *, quiet: bool = False) -> None:
         """Ask for the file that the caller typed as *path*; receive_file() gets it. [request_file]"""
         request = layouts.REQUEST_QUIET if quiet else 0
-        self._command(m.Open(os.fsencode(path), flags, mode, request))
+        self._command(m.Open(_path(path), flags, mode, request))
 
     def request_blockdev(
         self, path: str, flags: int = os.O_RDONLY, mode: int = 0, *, block_size: int = 0, quiet: bool = False
     ) -> None:
         """The same for a block device; *block_size* ≠ 0 (bytes) is set on it. ENOTBLK where it is none. [request_blockdev]"""
         request = layouts.REQUEST_QUIET if quiet else 0
-        self._command(m.OpenBlockDevice(os.fsencode(path), flags, mode, request, block_size))
+        self._command(m.OpenBlockDevice(_path(path), flags, mode, request, block_size))
 
     def receive_file(self, path: str) -> Fd:
         """Return the answer to the oldest request, which the caller then owns; OSError naming *path*. [receive_file]"""
@@ -145,7 +145,7 @@ class Service:
         source = line.fsname or line.subtype or self.args[0]
         self._ask("service fsopen", m.SetType(layouts.TYPE_FUSEBLK if line.fuseblk else 0))
         self._ask("service fs source", m.SetSource(os.fsencode(source)))
-        self._ask("service fs mountpoint", m.SetMountPoint(os.fsencode(mount_point), self._expected_kind))
+        self._ask("service fs mountpoint", m.SetMountPoint(_path(mount_point), self._expected_kind))
         if line.kernel:
             self._ask("service fs mount options", m.SetOptions(os.fsencode(",".join(line.kernel))))
         if line.mtab:
@@ -191,11 +191,20 @@ class Service:
 
     def _command(self, command: m.Message) -> None:
         try:
-            self._socket.send(self._connection.command(command))
-        except ConnectionError as error:
-            raise PeerGoneError(f"send {command.title}: {error.strerror}") from None
+            packet = self._connection.command(command)
+        except ValueError as error:  # the words are the caller's: there is a limit to what fits in a packet
+            raise OSError(errno.E2BIG, str(error)) from None
+        self._send(packet, command.title)
 
-    def _receive(self, timeout: float = STEP_TIMEOUT) -> tuple[bytes, list[Fd]]:
+    def _send(self, packet: bytes, title: str) -> None:
+        self._socket.deadline = time.monotonic() + STEP_TIMEOUT
+        try:
+            self._socket.send(packet)
+        except (ConnectionError, TimeoutError) as error:
+            raise PeerGoneError(f"send {title}: {error.strerror or error}") from None
+
+    def _receive(self, timeout: float | None = None) -> tuple[bytes, list[Fd]]:
+        timeout = STEP_TIMEOUT if timeout is None else timeout
         self._socket.deadline = time.monotonic() + timeout
         try:
             return self._socket.receive_with_fds(layouts.LARGEST_PACKET)
@@ -237,4 +246,14 @@ def _read_whole(fd: int) -> bytes:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_size > argv.LARGEST_FILE:
         raise RemoteProtocolError(f"service args file: expected a regular file of at most {argv.LARGEST_FILE} bytes")
-    return os.pread(fd, argv.LARGEST_FILE + 1, 0)
+    try:
+        return os.pread(fd, argv.LARGEST_FILE + 1, 0)
+    except OSError as error:
+        raise RemoteProtocolError(f"service args file: cannot be read: {error.strerror}") from None
+
+
+def _path(path: str) -> bytes:
+    """Return *path* as bytes; OSError(ENOENT) where it is empty, as open(2) has it: the protocol cannot say it."""
+    if not path:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return os.fsencode(path)
