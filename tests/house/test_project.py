@@ -98,6 +98,14 @@ def options_in(text: str) -> set[str]:
 
 
 @pytest.mark.needs("installed")
+def test_the_interpreter_can_be_run_by_any_uid() -> None:
+    """Servers have a uid of their own. Where the checkout lies is its owner's choice; where Python lies is ours."""
+    interpreter = (PROGRAMS / "python3").resolve()
+    shut = [str(path) for path in interpreter.parents if not path.stat().st_mode & stat.S_IXOTH]
+    assert not shut, "make .venv with the system's Python (make clean setup)"
+
+
+@pytest.mark.needs("installed")
 @pytest.mark.parametrize("page", [p for p in MAN_PAGES if p.suffix in {".1", ".8"}], ids=lambda p: p.name)
 def test_every_option_is_in_the_man_page_and_the_other_way_round(page: Path) -> None:
     documented = options_in(page.read_text().replace("\\-", "-").replace("\\fB", "").replace("\\fR", ""))
