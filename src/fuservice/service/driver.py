@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 class ImageArgument:
     """The source: the first positional word, which the helper opens for us."""
 
-    __slots__ = ("block_device_only", "writable")
+    __slots__ = ("block_device_only", "is_source", "writable")
 
-    def __init__(self, *, writable: bool = False, block_device_only: bool = False) -> None:
-        self.writable, self.block_device_only = writable, block_device_only
+    def __init__(self, *, writable: bool = False, block_device_only: bool = False, is_source: bool = False) -> None:
+        """*is_source*: mountinfo shows its path as the mount's source, and not, as with libfuse, the subtype."""
+        self.writable, self.block_device_only, self.is_source = writable, block_device_only, is_source
 
 
 class Driver(Filesystem):

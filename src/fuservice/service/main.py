@@ -56,6 +56,8 @@ def _serve(service: Service, driver: type[Driver], own: Sequence[str]) -> int:
             service.send_goodbye(EXIT_OK)
             return EXIT_OK
         source, mount_point = _positional(line, driver)
+        if driver.image is not None and driver.image.is_source:
+            line.fsname = line.fsname or _plain(source)
         image = None if source is None else _image(service, driver, source)
     except (FuserviceError, OSError) as error:
         return _give_up(service, error)
@@ -101,6 +103,11 @@ def _positional(line: CommandLine, driver: type[Driver]) -> tuple[str | None, st
     if len(line.positional) < expected:
         raise UsageError("no mountpoint specified" if line.positional else "no source specified")
     return (line.positional[0] if expected > 1 else None), line.positional[-1]
+
+
+def _plain(source: str | None) -> str | None:
+    """Return *source* if mountinfo can show it as it is: helpers refuse what could forge a line."""
+    return source if source is not None and source.isprintable() and "\\" not in source else None
 
 
 def _image(service: Service, driver: type[Driver], source: str) -> Fd:

@@ -21,7 +21,7 @@ class Ext4(Driver):
     """The service for all three types: one on-disk format, told apart by its features."""
 
     name = "ext4"
-    image = ImageArgument()
+    image = ImageArgument(is_source=True)
     options = {  # noqa: RUF012  # the base class says ClassVar
         "offset": "byte of the image where the filesystem begins",
         "timeout": "seconds for which the kernel may keep names and attributes (default: for ever)",
