@@ -52,7 +52,10 @@ class Limit(Operation):
         return f"limit {self.name} to {self.value}"
 
     def execute(self) -> None:
-        resource.setrlimit(getattr(resource, f"RLIMIT_{self.name}"), (self.value, self.value))
+        kind = getattr(resource, f"RLIMIT_{self.name}")
+        _, hard = resource.getrlimit(kind)
+        value = self.value if hard == resource.RLIM_INFINITY else min(self.value, hard)  # a lower one is as good
+        resource.setrlimit(kind, (value, value))
 
 
 class DropBoundingSet(Operation):

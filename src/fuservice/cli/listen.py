@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 
 from fuservice.cage.plan import Profile, plan
@@ -28,10 +29,20 @@ def add_command(commands: Commands) -> None:
     command.add_argument(
         "--socket-dir", default=SOCKET_DIRECTORY, metavar="DIR", help="where the sockets are (%(default)s)"
     )
-    command.add_argument("--socket-mode", default=0o220, type=partial(int, base=8), metavar="MODE",
+    command.add_argument("--socket-mode", default=0o220, type=_mode, metavar="MODE",
                          help="permission bits of the sockets, octal (220)")  # fmt: skip
     command.add_argument("--dry-run", action="store_true", help="print the cage that servers would enter, and end")
     command.set_defaults(run=run)
+
+
+def _mode(text: str) -> int:
+    mode = int(text, 8)
+    if not 0 <= mode <= 0o777:
+        raise ValueError(text)
+    return mode
+
+
+_mode.__name__ = "octal mode"  # argparse says: invalid octal mode value: '999'
 
 
 def run(options: argparse.Namespace) -> None:
@@ -58,4 +69,5 @@ def _ready(paths: list[str]) -> None:
 
 
 def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # whoever reads our log may have gone, and that is no reason to end
+        print(line, file=sys.stderr, flush=True)

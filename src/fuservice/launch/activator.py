@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import select
 import signal
 import stat
+from contextlib import suppress
 
 from fuservice.errors import PolicyError, SystemCallError, UsageError, printable
 from fuservice.launch.child import become_server
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from fuservice.cage.operations import Operation
 
 MOST_SERVERS: Final = 1_000  # in all; a connection beyond is closed, which its helper is told as a server that hung up
+_OWN_DESCRIPTORS: Final = 64  # of the listener itself, and of a server while it is made; each server costs two more
 LONGEST_LINE: Final = 2_000  # bytes of one line of a server's log
 LONGEST_NAME: Final = 64
 _NAME_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-")
@@ -37,6 +40,7 @@ class Server:
         self.name, self.pid, self.log = name, pid, log
         self.pidfd = Fd(os.pidfd_open(pid))
         self.rest = b""  # the beginning of a line that is not complete yet
+        self.ended = False  # whether the server has closed its end of the log
 
     def lines(self) -> list[str]:
         """Return the log lines that arrived, without blocking."""
@@ -44,6 +48,7 @@ class Server:
             data = os.read(self.log.fileno(), 65_536)
         except BlockingIOError:
             return []
+        self.ended = not data
         *lines, self.rest = (self.rest + data).split(b"\n")
         if not data or len(self.rest) > LONGEST_LINE:
             lines, self.rest = [*lines, self.rest], b""
@@ -75,6 +80,7 @@ class Activator:
         self._by_log: dict[int, Server] = {}
         self._by_pidfd: dict[int, Server] = {}
         self._poll = select.poll()
+        self._most_servers = MOST_SERVERS
         self._ending = 0
 
     def run(self, ready: Callable[[list[str]], None]) -> None:
@@ -82,6 +88,7 @@ class Activator:
 
         A second signal ends it at once; the servers go on serving their mounts.
         """
+        self._most_servers = make_room()
         wake = self._catch_signals()
         try:
             self._bind()
@@ -122,7 +129,8 @@ class Activator:
     def _unbind(self) -> None:
         for _, listener in self._listeners.values():
             self._poll.unregister(listener.fileno())
-            os.unlink(listener.path)  # noqa: PTH108
+            with suppress(FileNotFoundError):  # somebody tidied up before us
+                os.unlink(listener.path)  # noqa: PTH108
             listener.close()
         self._listeners.clear()
 
@@ -146,22 +154,31 @@ class Activator:
         for fd in happened:
             if fd in self._by_pidfd:
                 self._bury(fd)
-            elif fd in self._listeners:
+        for fd in happened:  # last: a new server gets numbers that a buried one had
+            if fd in self._listeners:
                 self._start(*self._listeners[fd])
 
     def _read_log(self, server: Server) -> None:
         for line in server.lines():
             self._log(line)
+        if server.ended:  # or poll would tell us so for as long as the server lives
+            self._close_log(server)
+
+    def _close_log(self, server: Server) -> None:
+        self._poll.unregister(server.log.fileno())
+        del self._by_log[server.log.fileno()]
+        server.log.close()
 
     def _bury(self, pidfd: int) -> None:
         server = self._by_pidfd.pop(pidfd)
         self._poll.unregister(pidfd)
-        self._read_log(server)
+        for _ in range(2):  # its last words may lack their newline: they come out with the end of file
+            if not server.log.closed:
+                self._read_log(server)
         if sentence := server.reap():
             self._log(sentence)
-        self._poll.unregister(server.log.fileno())
-        del self._by_log[server.log.fileno()]
-        server.log.close()
+        if not server.log.closed:  # somebody else holds the other end
+            self._close_log(server)
 
     def _start(self, name: str, listener: Listener) -> None:
         try:
@@ -170,10 +187,9 @@ class Activator:
             self._log(f"{name}: cannot accept: {error.strerror}")
             return
         with connection:
-            if len(self._by_pidfd) >= MOST_SERVERS:
-                self._log(
-                    f"{name}: {MOST_SERVERS} servers are alive, which is the most: refused uid {connection.peer().uid}"
-                )
+            if len(self._by_pidfd) >= self._most_servers:
+                most, uid = self._most_servers, connection.peer().uid
+                self._log(f"{name}: {most} servers are alive, which is the most: refused uid {uid}")
                 return
             try:
                 self._fork(name, connection)
@@ -196,6 +212,18 @@ class Activator:
         self._by_log[log.fileno()] = self._by_pidfd[server.pidfd.fileno()] = server
         self._poll.register(log.fileno(), select.POLLIN)
         self._poll.register(server.pidfd.fileno(), select.POLLIN)
+
+
+def make_room() -> int:
+    """Raise our limit of descriptors as far as is needed and allowed; return for how many servers it suffices.
+
+    Without it accept(2) would fail long before MOST_SERVERS, and poll report the same connection again and again.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MOST_SERVERS + _OWN_DESCRIPTORS
+    soft = max(soft, wanted if hard == resource.RLIM_INFINITY else min(wanted, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(MOST_SERVERS, max(1, (soft - _OWN_DESCRIPTORS) // 2))
 
 
 def check_name(name: str) -> None:

@@ -6,6 +6,7 @@ here.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from fuservice.cage.operations import Operation
 
 SOCKET_FD: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
-_FIRST_FREE: Final = 100  # above every number that is about to be given out
 
 
 def become_server(connection: int, log: int, cage: Sequence[Operation], serve: Callable[[], int]) -> NoReturn:
@@ -50,11 +50,10 @@ def _signals() -> None:
 def _descriptors(connection: int, log: int) -> None:
     """Leave 0 (null), 1 and 2 (the log) and 3 (the socket) open, and nothing else."""
     wanted = (os.open(os.devnull, os.O_RDONLY), log, log, connection)
-    # First out of the way of the numbers 0 to 3, then to their places.
-    for place, fd in enumerate(wanted):
-        os.dup2(fd, _FIRST_FREE + place)
-    for place in range(len(wanted)):
-        os.dup2(_FIRST_FREE + place, place)
+    # First out of the way of the numbers 0 to 3, to numbers that nobody has: any of them may be one that is wanted.
+    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, SOCKET_FD + 1) for fd in wanted]
+    for place, fd in enumerate(copies):
+        os.dup2(fd, place)
     os.closerange(SOCKET_FD + 1, os.sysconf("SC_OPEN_MAX"))
 
 
