@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fuservice.errors import NoServiceError, SystemCallError
-from fuservice.helper import commandline, manifest
+from fuservice.helper import commandline, fuseconf, manifest
+from fuservice.helper.caller import Caller
 from fuservice.helper.grants import Grants
 from fuservice.helper.mountpoint import MountPoint
 from fuservice.helper.session import Session
@@ -21,11 +22,12 @@ def mount(request: Request, say: Callable[[str], None]) -> None:
     """Mount as *request* asks; FuserviceError, and nothing left, where that fails. *say* takes complaints on the way."""
     prctl.set_dumpable(0)  # we hold the caller's rights: nobody of the same uid shall trace us or reopen what we open
     rules = manifest.load(request.subtype)
+    caller = Caller(fuseconf.read(say))
     # Everything that a path of the caller's stands for is settled here, before the service is there to interfere.
     grants, mount_point = Grants(request, rules), MountPoint(request.mount_point)
     try:
         socket = _connect(request)
-        Session(request, grants, mount_point, socket=socket, say=say, read_only=rules.read_only).run()
+        Session(request, grants, mount_point, caller=caller, socket=socket, say=say, read_only=rules.read_only).run()
     finally:
         grants.close()
         mount_point.close()

@@ -77,8 +77,12 @@ def check_kernel_options(raw: bytes, typed: Options, *, may_allow_other: bool, f
     for name, value in split(os.fsdecode(raw)):
         if name == "default_permissions" and value is None:
             options.default_permissions = True
+        elif name in ("allow_other", "allow_root") and value is None and not may_allow_other:
+            raise RefusalError(
+                errno.EPERM, f"option {name} only allowed if 'user_allow_other' is set in /etc/fuse.conf"
+            )
         elif name == "allow_other" and value is None:
-            _check_allow_other(typed, may_allow_other=may_allow_other)
+            _check_typed(typed)
             options.allow_other = True
         elif name == "max_read":
             options.max_read = _number(name, value, 1, (1 << 32) - 1)
@@ -91,11 +95,7 @@ def check_kernel_options(raw: bytes, typed: Options, *, may_allow_other: bool, f
     return options
 
 
-def _check_allow_other(typed: Options, *, may_allow_other: bool) -> None:
-    if not may_allow_other:
-        raise RefusalError(
-            errno.EPERM, "option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf"
-        )
+def _check_typed(typed: Options) -> None:
     if "allow_other" not in typed and "allow_root" not in typed:
         raise RefusalError(errno.EPERM, "the fuse server asks for allow_other, which was not typed: add -o allow_other")
 

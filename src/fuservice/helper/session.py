@@ -11,7 +11,7 @@ import os
 import time
 
 from fuservice.errors import PeerGoneError, PolicyError, RefusalError, RemoteProtocolError, printable
-from fuservice.helper import commandline
+from fuservice.helper import commandline, mtab
 from fuservice.helper.attach import Attached, Plan, attach
 from fuservice.helper.options import KernelOptions, check_kernel_options
 from fuservice.linux import fusedev, memfd
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
+    from fuservice.helper.caller import Caller
     from fuservice.helper.commandline import Request
     from fuservice.helper.grants import Grants
     from fuservice.helper.mountpoint import MountPoint
@@ -38,18 +39,18 @@ class Session:
     """One conversation; owns the fuse device and the mount until :meth:`run` returns."""
 
     def __init__(
-        self, request: Request, grants: Grants, mount_point: MountPoint, *,
+        self, request: Request, grants: Grants, mount_point: MountPoint, *, caller: Caller,
         socket: SeqPacket, say: Callable[[str], None], read_only: bool = False, new_api: bool = True,
     ) -> None:  # fmt: skip
         """*say* takes one sentence for the caller. ``read_only``: the driver's manifest says so."""
-        self._request, self._grants, self._mount_point = request, grants, mount_point
+        self._request, self._grants, self._mount_point, self._caller = request, grants, mount_point, caller
         self._socket, self._say, self._new_api = socket, say, new_api
         self._restrictions = request.options.restrictions | (layouts.MS_RDONLY if read_only else 0)
         self._connection = HelperConnection(request.subtype)
         self._words = request.argv_file_words
         self._device: Fd | None = None
         self._fuseblk = False
-        self._source = b""
+        self._source = self._mtab = b""
         self._raw_options = KernelOptions()
         self._attached: Attached | None = None
         self._complaints = 0
@@ -65,6 +66,7 @@ class Session:
             self._open_conversation()
             exit_code = self._converse()
             self._judge(exit_code)
+            self._record()
         except BaseException:
             if self._attached is not None:
                 self._attached.detach()
@@ -80,7 +82,7 @@ class Session:
         # Nothing that the service could attach is wanted: there is never a control buffer, and new kernels refuse it.
         self._socket.refuse_descriptors()
         self._socket.deadline = time.monotonic() + commandline.HELLO_TIMEOUT
-        self._send(self._connection.hello(self._abilities()))
+        self._send(self._connection.hello(self._caller.abilities))
         self._connection.receive_hello(self._receive(layouts.LARGEST_PACKET))
         self._step()
         with memfd.sealed(argv.MEMFD_NAME, argv.encode(self._words, self._request.typed)) as file:
@@ -88,16 +90,11 @@ class Session:
         self._device = self._open_device()
         self._send(self._connection.give(layouts.FUSEDEV_NAME), self._device.fileno())
 
-    @staticmethod
-    def _abilities() -> int:
-        # Ordinary users come by other ways than this one (docs/design.md); here the caller is root.
-        return layouts.CAN_ALLOW_OTHER | layouts.CAN_FUSEBLK if os.getuid() == 0 else 0
-
     def _open_device(self) -> Fd:
         path = fusedev.DEVICE
         named = os.environ.get("FUSE_KERN_DEVICE")
         # Only root's own environment may name another file, and open_device() checks that it is the fuse device.
-        if named is not None and os.getuid() == os.geteuid() == 0:
+        if named is not None and self._caller.is_root and os.geteuid() == 0:
             path = named
         try:
             return fusedev.open_device(path)
@@ -137,6 +134,13 @@ class Session:
                 raise RemoteProtocolError("fuse server failed mount, check dmesg/logs for details.")
             raise RemoteProtocolError("fuse server said goodbye without mounting anything.")
 
+    def _record(self) -> None:
+        """Write the mtab options down, after the goodbye: until then nobody serves the mount that mount(8) may look at."""
+        if self._mtab and self._caller.is_root and self._mount_point.path is not None:
+            fstype = f"{'fuseblk' if self._fuseblk else 'fuse'}.{self._request.subtype}"
+            source = os.fsdecode(self._shown_source())
+            mtab.record(source, os.path.abspath(self._mount_point.path), fstype, os.fsdecode(self._mtab))  # noqa: PTH100
+
     # ---- one handler for each command: it answers, or raises RefusalError ----
 
     def _open(self, command: m.Message) -> None:
@@ -156,23 +160,25 @@ class Session:
 
     def _set_source(self, command: m.Message) -> None:
         assert isinstance(command, m.SetSource)
-        self._source = check_source(command.source)
+        self._source = check_plain("mount source", command.source)
         self._send(self._connection.answer())
 
     def _set_mount_point(self, command: m.Message) -> None:
         assert isinstance(command, m.SetMountPoint)
         self._mount_point.check(command.path, command.kind, self._words)
+        self._caller.check_named(self._mount_point)
         self._send(self._connection.answer())
 
     def _set_options(self, command: m.Message) -> None:
         assert isinstance(command, m.SetOptions)
         self._raw_options = check_kernel_options(
-            command.options, self._request.options, may_allow_other=os.getuid() == 0, fuseblk=self._fuseblk
+            command.options, self._request.options, may_allow_other=self._caller.may_allow_other, fuseblk=self._fuseblk
         )
         self._send(self._connection.answer())
 
     def _set_mtab(self, command: m.Message) -> None:
-        # Accepted and not used: /run/mount/utab is not written.
+        assert isinstance(command, m.SetMtab)
+        self._mtab = check_plain("mtab options", command.options)
         self._send(self._connection.answer())
 
     def _mount(self, command: m.Message) -> None:
@@ -186,10 +192,11 @@ class Session:
         if self._fuseblk and not self._grants.source_is_block_device:
             # The kernel would open the source by itself: only what the caller named, and only a block device.
             raise RefusalError(errno.ENOTBLK, f"creating filesystem: {os.strerror(errno.ENOTBLK)}")
+        self._caller.check_mount(self._mount_point)
         assert self._device is not None
         plan = Plan(
             fuse_device=self._device, subtype=self._request.subtype, source=os.fsdecode(self._shown_source()),
-            flags=command.flags | self._restrictions, options=self._raw_options, fuseblk=self._fuseblk,
+            flags=self._caller.flags(command.flags, self._say) | self._restrictions, options=self._raw_options, fuseblk=self._fuseblk,
         )  # fmt: skip
         self._attached = attach(plan, self._mount_point, new_api=self._new_api)
         self._send(self._connection.answer())
@@ -232,11 +239,11 @@ class Session:
             self._say("more complaints are not shown")
 
 
-def check_source(source: bytes) -> bytes:
-    """Return *source* if it can stand in mountinfo as it is; RefusalError(EINVAL) where it could forge a line or an escape."""
-    text = source.decode("utf-8", "surrogateescape")
+def check_plain(what: str, word: bytes) -> bytes:
+    """Return *word* if it can stand in mountinfo as it is; RefusalError(EINVAL) where it could forge a line or an escape."""
+    text = os.fsdecode(word)
     if not text.isprintable() or "\\" in text:
         raise RefusalError(
-            errno.EINVAL, f"mount source {source!r}: control characters and backslashes are not shown in mountinfo"
+            errno.EINVAL, f"{what} {word!r}: control characters and backslashes are not shown in mountinfo"
         )
-    return source
+    return word

@@ -14,4 +14,4 @@ def filesystem_type(fd: int) -> int:
     buffer = (ctypes.c_ulong * 32)()  # struct statfs begins with f_type, a long; 256 bytes are room for all of it
     if _fstatfs(fd, buffer) < 0:
         libc.fail("fstatfs")
-    return buffer[0] & 0xFFFF_FFFF
+    return buffer[0]
