@@ -11,7 +11,7 @@ import sys
 
 from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError, printable
 from fuservice.helper import commandline
-from fuservice.helper.commandline import Request, TypeNameError
+from fuservice.helper.commandline import CommandLineError, Request, TypeNameError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,9 +58,10 @@ def _run(argv: Sequence[str], say: Callable[[str], None]) -> int:
 
 def _check(fstype: str) -> int:
     """Say by the exit code whether a service for *fstype* could be asked: a socket that the real uid may write to."""
-    path = Request(["fuservicemount", "-t", fstype]).socket_path
+    request = Request(["fuservicemount", "-t", fstype])
     try:
+        path = request.socket_path
         served = stat.S_ISSOCK(os.stat(path).st_mode)  # noqa: PTH116
-    except OSError:
+    except (OSError, CommandLineError):  # a name that is too long for a socket is that of no service: nothing to say
         return EXIT_FAILURE
     return EXIT_OK if served and os.access(path, os.W_OK) else EXIT_FAILURE

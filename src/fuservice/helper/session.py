@@ -86,8 +86,8 @@ class Session:
         self._connection.receive_hello(self._receive(layouts.LARGEST_PACKET))
         self._step()
         with memfd.sealed(argv.MEMFD_NAME, argv.encode(self._words, self._request.typed)) as file:
+            self._device = self._open_device()  # before anything is sent: a service that gets the one gets the other
             self._send(self._connection.give(layouts.ARGV_NAME), file.fileno())
-        self._device = self._open_device()
         self._send(self._connection.give(layouts.FUSEDEV_NAME), self._device.fileno())
 
     def _open_device(self) -> Fd:

@@ -110,7 +110,7 @@ class HelperConnection(_Connection):
     def _judge_order(self, command: m.Message) -> None:
         kind = type(command)
         if kind is m.Mount and self.state is State.MOUNTED:
-            raise RefusalError(errno.EBUSY, "mount: already mounted: a service may ask once")
+            raise RefusalError(errno.EBUSY, "mount: Device or resource busy")
         if kind in self.done and kind in ONCE:
             raise RefusalError(errno.EINVAL, ONCE[kind])
         if step(self.state, kind) is None:

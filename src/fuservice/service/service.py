@@ -7,7 +7,7 @@ import os
 import stat
 import time
 
-from fuservice.errors import PeerGoneError, RemoteProtocolError
+from fuservice.errors import EXIT_FAILURE, PeerGoneError, RemoteProtocolError
 from fuservice.linux import fusedev, sockets
 from fuservice.proto import argv, layouts
 from fuservice.proto import messages as m
@@ -45,8 +45,7 @@ class Service:
         try:
             self._hello = self._connection.receive_hello(self._receive(HELLO_TIMEOUT)[0])
             self._send(self._connection.reply(), "hello reply")
-            self.args = self._receive_argv()
-            self._device = self._receive_device()
+            self.args = self._receive_argv_and_device()
         except BaseException:
             self.destroy()
             raise
@@ -226,9 +225,14 @@ class Service:
             for fd in fds:
                 fd.close()
 
-    def _receive_argv(self) -> list[str]:
+    def _receive_argv_and_device(self) -> list[str]:
         with self._receive_given(layouts.ARGV_NAME) as file:
-            return [os.fsdecode(word) for word in argv.decode(_read_whole(file.fileno()))]
+            self._device = self._receive_device()
+            try:
+                return [os.fsdecode(word) for word in argv.decode(_read_whole(file.fileno()))]
+            except RemoteProtocolError:
+                self.send_goodbye(EXIT_FAILURE)  # the helper is one, and can tell its caller that we failed
+                raise
 
     def _receive_device(self) -> Fd:
         device = self._receive_given(layouts.FUSEDEV_NAME)
