@@ -25,7 +25,7 @@ LONGEST_WORD = 200
 
 
 def printable(text: str | bytes) -> str:
-    """Return *text* safe for a terminal or a log line: printable, one line, at most 200 characters.
+    """Return *text* safe for a terminal or a log line: printable, one line, cut after 200 characters.
 
     Everything that is not printable (control characters, escape sequences, bytes that are not UTF-8, bidirectional
     controls) is shown as a backslash escape, so a peer's words cannot move the cursor or forge a line.
@@ -34,7 +34,7 @@ def printable(text: str | bytes) -> str:
         text = text.decode("utf-8", "backslashreplace")
     cut = text[:LONGEST_WORD]
     shown = "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in cut)
-    return shown if cut == text else shown + "…"
+    return shown if cut == text and len(shown) <= LONGEST_WORD else shown[:LONGEST_WORD] + "…"
 
 
 class FuserviceError(Exception):
@@ -77,6 +77,12 @@ class RemoteProtocolError(ProtocolError):
 
 class PeerGoneError(RemoteProtocolError):
     """Theirs: the peer hung up, or stayed silent past its deadline."""
+
+
+class NoHelloError(PeerGoneError):
+    """Theirs: no answer to our hello. Whoever hangs up on it may speak another dialect; whoever is ``silent`` does not."""
+
+    silent = False
 
 
 class LocalProtocolError(Exception):

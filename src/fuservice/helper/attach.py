@@ -48,6 +48,11 @@ class Plan:
         """The kernel's filesystem."""
         return "fuseblk" if self.fuseblk else "fuse"
 
+    @property
+    def full_fstype(self) -> str:
+        """The filesystem as mountinfo shows it."""
+        return f"{self.fstype}.{self.subtype}" if self.subtype else self.fstype
+
     def ours(self, mount_point_kind: int) -> Iterator[tuple[str, str]]:
         """Yield the keys that no one else sets: they come last, so they hold."""
         yield "fd", str(self.fuse_device.fileno())
@@ -121,7 +126,8 @@ def _attach_by_descriptors(plan: Plan, mount_point: MountPoint) -> Attached:
 
 def _configure(context: int, plan: Plan, mount_point: MountPoint) -> None:
     try:
-        mountapi.fsconfig_set_string(context, "subtype", plan.subtype)
+        if plan.subtype:
+            mountapi.fsconfig_set_string(context, "subtype", plan.subtype)
     except OSError as error:
         if error.errno == errno.EINVAL:
             raise _NoNewApiError from None
@@ -145,11 +151,11 @@ def _attach_by_mount2(plan: Plan, mount_point: MountPoint) -> Attached:
     try:
         # Safe: flags hold only MS_ALLOWED bits, so this can only be a new mount; the target is our own link to the pin.
         target = f"/proc/self/fd/{mount_point.fileno()}"
-        mountapi.mount(plan.source, target, f"{plan.fstype}.{plan.subtype}", plan.flags, ",".join(words))
+        mountapi.mount(plan.source, target, plan.full_fstype, plan.flags, ",".join(words))
     except OSError as error:
         raise _refusal("mount", error, []) from None
     new = [mount for mount in mountinfo.mounts() if mount.mount_id not in before]
-    ours = [mount for mount in new if mount.fstype == f"{plan.fstype}.{plan.subtype}"]
+    ours = [mount for mount in new if mount.fstype == plan.full_fstype]
     return Attached(None, ours[-1].mount_id if ours else -1)
 
 

@@ -10,11 +10,14 @@ import os
 from fuservice.errors import EXIT_FAILURE, UsageError
 from fuservice.helper.options import Options
 from fuservice.proto import layouts
+from fuservice.proto.dialects import DIALECTS, DRAFT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Final
+
+    from fuservice.proto.dialects import Dialect
 
 #: Seconds: for the answer to hello, and for each later step.
 HELLO_TIMEOUT: Final = 30.0
@@ -41,10 +44,14 @@ class Request:
         self.program = argv[0]
         self.socket_directory = layouts.SOCKET_DIRECTORY
         self.step_timeout = STEP_TIMEOUT
+        self.dialect: Dialect | None = None  # None: the current one, and the draft's if the service hangs up on it
         self.typed = len(argv)  # how many words there were: the argv file leaves room for all of them
         words, fstype = _take_type(argv[1:])
-        self.subtype = subtype_of(fstype)
         self.words = self._take_ours(words)
+        self.subtype = subtype_of(fstype)
+        if self.dialect is DRAFT:
+            self.subtype = fstype.rpartition(".")[2]
+            self.words = [word for word in self.words if word != "-t"]  # its helper drops a dangling one
         self.positional, self.options = _positional_and_options(self.words)
 
     def _take_ours(self, words: list[str]) -> list[str]:
@@ -57,6 +64,8 @@ class Request:
                 self.socket_directory = value
             elif name == "--timeout" and equals:
                 self.step_timeout = _seconds(value)
+            elif name == "--dialect" and equals:
+                self.dialect = _dialect(value)
             else:
                 theirs.append(word)
         return theirs + words[end:]
@@ -145,3 +154,10 @@ def _seconds(value: str) -> float:
     if not 0 < seconds <= 86_400:
         raise CommandLineError(f"--timeout={value}: expected seconds, more than 0 and at most 86400")
     return seconds
+
+
+def _dialect(value: str) -> Dialect:
+    for dialect in DIALECTS:
+        if dialect.name == value:
+            return dialect
+    raise CommandLineError(f"--dialect={value}: expected {' or '.join(dialect.name for dialect in DIALECTS)}")

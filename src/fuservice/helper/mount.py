@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fuservice.errors import NoServiceError, SystemCallError
+from fuservice.errors import NoHelloError, NoServiceError, SystemCallError
 from fuservice.helper import commandline, fuseconf, manifest
 from fuservice.helper.caller import Caller
 from fuservice.helper.grants import Grants
@@ -10,12 +10,16 @@ from fuservice.helper.mountpoint import MountPoint
 from fuservice.helper.session import Session
 from fuservice.linux import prctl
 from fuservice.linux.sockets import SeqPacket
+from fuservice.proto.dialects import CURRENT, DRAFT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fuservice.helper.commandline import Request
+    from fuservice.proto.dialects import Dialect
+
+RETRY_TIMEOUT = 5.0  # seconds for the hello of a service that hung up on the first
 
 
 def mount(request: Request, say: Callable[[str], None]) -> None:
@@ -25,19 +29,44 @@ def mount(request: Request, say: Callable[[str], None]) -> None:
     caller = Caller(fuseconf.read(say))
     # Everything that a path of the caller's stands for is settled here, before the service is there to interfere.
     grants, mount_point = Grants(request, rules), MountPoint(request.mount_point)
+
+    def converse(dialect: Dialect, hello_timeout: float) -> None:
+        Session(
+            request, grants, mount_point, caller=caller, socket=_connect(request), say=say, read_only=rules.read_only,
+            dialect=dialect, hello_timeout=hello_timeout,
+        ).run()  # fmt: skip
+
     try:
-        socket = _connect(request)
-        Session(request, grants, mount_point, caller=caller, socket=socket, say=say, read_only=rules.read_only).run()
+        _in_either_dialect(request.dialect, converse)
     finally:
         grants.close()
         mount_point.close()
+
+
+def _in_either_dialect(dialect: Dialect | None, converse: Callable[[Dialect, float], None]) -> None:
+    """Hold the conversation in *dialect*, or else in the current one, or else in the draft's.
+
+    A service is one process for each connection, so nothing is lost by hanging up on it and asking again.
+    """
+    try:
+        converse(dialect or CURRENT, commandline.HELLO_TIMEOUT)
+    except NoHelloError as first:
+        if dialect is not None or first.silent:
+            raise
+        try:
+            converse(DRAFT, RETRY_TIMEOUT)
+        except (NoHelloError, NoServiceError):
+            raise first from None  # it speaks neither: the sentence is about the dialect that we meant
 
 
 def _connect(request: Request) -> SeqPacket:
     path = request.socket_path
     try:
         return SeqPacket.connect(path, commandline.HELLO_TIMEOUT)
-    except (FileNotFoundError, ConnectionRefusedError):
-        raise NoServiceError(f"no safe filesystem driver for {request.subtype} available.") from None
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        if request.dialect is DRAFT and isinstance(error, ConnectionRefusedError):
+            raise SystemCallError(f"{path}: {error.strerror}") from None
+        sentence = f"no safe filesystem driver for {request.subtype} available."
+        raise (SystemCallError if request.dialect is DRAFT else NoServiceError)(sentence) from None
     except OSError as error:
         raise SystemCallError(f"{path}: {error.strerror}") from None

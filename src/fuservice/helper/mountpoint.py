@@ -44,11 +44,11 @@ class MountPoint:
         if self.kind not in (stat.S_IFDIR, stat.S_IFREG):
             raise RefusalError(errno.EACCES, f"{path}: Mount point must be directory or regular file.")
 
-    def check(self, named: bytes, expected: int, words: list[bytes]) -> None:
-        """Judge a service's mount point command; RefusalError with libfuse's errno and words.
+    def check_named(self, named: bytes, expected: int, words: list[bytes]) -> None:
+        """Judge a service's mount point command by itself; RefusalError with libfuse's errno and words.
 
-        *named* must be the caller's word, *expected* what it is (S_IFDIR, S_IFREG, or 0 for either); *words* are all those
-        that the service was told.
+        *named* must be the caller's word, *expected* S_IFDIR, S_IFREG, or 0 for either; *words* are all those that the
+        service was told.
         """
         shown = os.fsdecode(named)
         if self.path is None or named != os.fsencode(self.path):
@@ -59,11 +59,14 @@ class MountPoint:
             )
         if expected not in (0, layouts.S_IFDIR, layouts.S_IFREG):
             raise RefusalError(errno.EINVAL, f"{shown}: weird expected format 0{expected:o}")
+
+    def check_pinned(self, expected: int = 0) -> None:
+        """Judge what the caller's word stands for: RefusalError unless it can be mounted on, and is what was *expected*."""
         if self._refusal is not None:
             raise self._refusal
         if expected not in (0, self.kind):
             number = errno.ENOTDIR if expected == layouts.S_IFDIR else errno.EISDIR
-            raise RefusalError(number, f"{shown}: {os.strerror(number)}")
+            raise RefusalError(number, f"{self.path}: {os.strerror(number)}")
 
     def fileno(self) -> int:
         """Return the pinned descriptor, an O_PATH one, which stays ours."""

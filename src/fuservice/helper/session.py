@@ -10,7 +10,7 @@ import errno
 import os
 import time
 
-from fuservice.errors import PeerGoneError, PolicyError, RefusalError, RemoteProtocolError, printable
+from fuservice.errors import NoHelloError, PeerGoneError, PolicyError, RefusalError, RemoteProtocolError, printable
 from fuservice.helper import commandline, mtab
 from fuservice.helper.attach import Attached, Plan, attach
 from fuservice.helper.options import KernelOptions, check_kernel_options
@@ -18,6 +18,7 @@ from fuservice.linux import fusedev, memfd
 from fuservice.proto import argv, layouts
 from fuservice.proto import messages as m
 from fuservice.proto.connection import HelperConnection
+from fuservice.proto.dialects import CURRENT, DRAFT, DraftSetType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from fuservice.helper.mountpoint import MountPoint
     from fuservice.linux.fds import Fd
     from fuservice.linux.sockets import SeqPacket
+    from fuservice.proto.dialects import Dialect
 
 MOST_COMPLAINTS: Final = 20
 LONGEST_SOURCE: Final = 255  # fsconfig(2) takes strings of up to 256 bytes with the NUL
@@ -40,20 +42,24 @@ class Session:
 
     def __init__(
         self, request: Request, grants: Grants, mount_point: MountPoint, *, caller: Caller,
-        socket: SeqPacket, say: Callable[[str], None], read_only: bool = False, new_api: bool = True,
+        socket: SeqPacket, say: Callable[[str], None], read_only: bool = False, new_api: bool = True, dialect: Dialect = CURRENT,
+        hello_timeout: float = commandline.HELLO_TIMEOUT,
     ) -> None:  # fmt: skip
         """*say* takes one sentence for the caller. ``read_only``: the driver's manifest says so."""
         self._request, self._grants, self._mount_point, self._caller = request, grants, mount_point, caller
         self._socket, self._say, self._new_api = socket, say, new_api
+        self._hello_timeout = hello_timeout
         self._restrictions = request.options.restrictions | (layouts.MS_RDONLY if read_only else 0)
-        self._connection = HelperConnection(request.subtype)
+        self._connection = HelperConnection(request.subtype, dialect)
         self._words = request.argv_file_words
         self._device: Fd | None = None
         self._fuseblk = False
         self._source = self._mtab = b""
+        self._fstype = f"fuse.{request.subtype}"
         self._raw_options = KernelOptions()
         self._attached: Attached | None = None
         self._complaints = 0
+        # By role: another dialect's class plays the same.
         self._handlers: dict[type[m.Message], Callable[[m.Message], None]] = {
             m.Open: self._open, m.OpenBlockDevice: self._open, m.SetType: self._set_type, m.SetSource: self._set_source,
             m.SetMountPoint: self._set_mount_point, m.SetOptions: self._set_options, m.SetMtab: self._set_mtab,
@@ -81,11 +87,14 @@ class Session:
     def _open_conversation(self) -> None:
         # Nothing that the service could attach is wanted: there is never a control buffer, and new kernels refuse it.
         self._socket.refuse_descriptors()
-        self._socket.deadline = time.monotonic() + commandline.HELLO_TIMEOUT
+        self._socket.deadline = time.monotonic() + self._hello_timeout
         self._send(self._connection.hello(self._caller.abilities))
-        self._connection.receive_hello(self._receive(layouts.LARGEST_PACKET))
+        try:
+            self._connection.receive_hello(self._receive(layouts.LARGEST_PACKET))
+        except PeerGoneError as gone:
+            raise silence(gone) from None
         self._step()
-        with memfd.sealed(argv.MEMFD_NAME, argv.encode(self._words, self._request.typed)) as file:
+        with memfd.sealed(self._connection.dialect.memfd_name, argv.encode(self._words, self._request.typed)) as file:
             self._device = self._open_device()  # before anything is sent: a service that gets the one gets the other
             self._send(self._connection.give(layouts.ARGV_NAME), file.fileno())
         self._send(self._connection.give(layouts.FUSEDEV_NAME), self._device.fileno())
@@ -110,26 +119,26 @@ class Session:
                 command = self._connection.receive(packet)
                 if isinstance(command, m.Goodbye):
                     return command.exit_code
-                self._handlers[type(command)](command)
+                self._handlers[command.role](command)
             except RefusalError as refusal:
+                self._send(self._connection.answer(refusal.errno))
+                if refusal.ends or (self._connection.dialect.refusal_ends and not asks_for_file(packet)):
+                    raise
                 if not self._is_quiet(packet):
                     self._complain(str(refusal))
-                self._send(self._connection.answer(refusal.errno))
-                if refusal.ends:
-                    raise PolicyError(
-                        "the fuse server asked for what no server may have; the conversation is over"
-                    ) from None
 
     @staticmethod
     def _is_quiet(packet: bytes) -> bool:
         """Say whether *packet* is an OPEN or BDEV whose refusal should not be told to the caller."""
         try:
-            return m.Open.decode(packet).quiet if packet[:4] in (b"OPEN", b"BDEV") else False
+            return asks_for_file(packet) and m.Open.decode(packet).quiet
         except RefusalError:
             return False
 
     def _judge(self, exit_code: int) -> None:
         if self._attached is None:
+            if exit_code and self._connection.dialect is DRAFT:  # there, it is an errno
+                raise RemoteProtocolError(f"initialization failed: {os.strerror(exit_code)}")
             if exit_code:
                 raise RemoteProtocolError("fuse server failed mount, check dmesg/logs for details.")
             raise RemoteProtocolError("fuse server said goodbye without mounting anything.")
@@ -156,6 +165,8 @@ class Session:
     def _set_type(self, command: m.Message) -> None:
         assert isinstance(command, m.SetType)
         self._fuseblk = bool(command.flags & layouts.TYPE_FUSEBLK)
+        if isinstance(command, DraftSetType):
+            self._fstype = os.fsdecode(check_plain("filesystem type", command.fstype))
         self._send(self._connection.answer())
 
     def _set_source(self, command: m.Message) -> None:
@@ -165,8 +176,10 @@ class Session:
 
     def _set_mount_point(self, command: m.Message) -> None:
         assert isinstance(command, m.SetMountPoint)
-        self._mount_point.check(command.path, command.kind, self._words)
-        self._caller.check_named(self._mount_point)
+        self._mount_point.check_named(command.path, command.kind, self._words)
+        if self._connection.dialect is CURRENT:  # in the draft, what is wrong with it is told by the mount
+            self._mount_point.check_pinned(command.kind)
+            self._caller.check_named(self._mount_point)
         self._send(self._connection.answer())
 
     def _set_options(self, command: m.Message) -> None:
@@ -192,13 +205,17 @@ class Session:
         if self._fuseblk and not self._grants.source_is_block_device:
             # The kernel would open the source by itself: only what the caller named, and only a block device.
             raise RefusalError(errno.ENOTBLK, f"creating filesystem: {os.strerror(errno.ENOTBLK)}")
+        self._mount_point.check_pinned()
         self._caller.check_mount(self._mount_point)
         assert self._device is not None
         plan = Plan(
-            fuse_device=self._device, subtype=self._request.subtype, source=os.fsdecode(self._shown_source()),
+            fuse_device=self._device, subtype=check_fstype(self._fstype), source=os.fsdecode(self._shown_source()),
             flags=self._caller.flags(command.flags, self._say) | self._restrictions, options=self._raw_options, fuseblk=self._fuseblk,
         )  # fmt: skip
-        self._attached = attach(plan, self._mount_point, new_api=self._new_api)
+        try:
+            self._attached = attach(plan, self._mount_point, new_api=self._new_api)
+        except RefusalError as refusal:
+            raise RefusalError(self._connection.dialect.mount_errno or refusal.errno, str(refusal)) from None
         self._send(self._connection.answer())
 
     # ---- small things ----
@@ -239,6 +256,20 @@ class Session:
             self._say("more complaints are not shown")
 
 
+def silence(gone: PeerGoneError) -> NoHelloError:
+    """Return *gone*, met while waiting for the hello, as what it is there."""
+    if isinstance(gone, NoHelloError):
+        return gone
+    error = NoHelloError(str(gone))
+    error.silent = True
+    return error
+
+
+def asks_for_file(packet: bytes) -> bool:
+    """Say whether *packet* is answered by a file."""
+    return packet[:4] in (b"OPEN", b"BDEV")
+
+
 def check_plain(what: str, word: bytes) -> bytes:
     """Return *word* if it can stand in mountinfo as it is; RefusalError(EINVAL) where it could forge a line or an escape."""
     text = os.fsdecode(word)
@@ -247,3 +278,11 @@ def check_plain(what: str, word: bytes) -> bytes:
             errno.EINVAL, f"{what} {word!r}: control characters and backslashes are not shown in mountinfo"
         )
     return word
+
+
+def check_fstype(fstype: str) -> str:
+    """Return the subtype of *fstype*, a draft server's word ("" if it has none); RefusalError(EINVAL) where it is not FUSE's."""
+    kind, _, subtype = fstype.partition(".")
+    if kind not in ("fuse", "fuseblk") or "/" in subtype:
+        raise RefusalError(errno.EINVAL, f"{os.strerror(errno.EINVAL)}: `{fstype}' is no type of a FUSE filesystem")
+    return subtype

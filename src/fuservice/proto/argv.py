@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Final
 
-MEMFD_NAME: Final = "fuse service argv"
 LARGEST_FILE: Final = 1 << 20  # bytes
 MOST_WORDS: Final = 1_024
 _MAGIC: Final = layouts.magic("ARGS")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 
-from fuservice.errors import LocalProtocolError, PeerGoneError, RefusalError, RemoteProtocolError
+from fuservice.errors import LocalProtocolError, NoHelloError, PeerGoneError, RefusalError, RemoteProtocolError
 from fuservice.proto import layouts
 from fuservice.proto import messages as m
+from fuservice.proto.dialects import CURRENT, Dialect, of_hello
 from fuservice.proto.states import BEFORE_MOUNT, ONCE, State, step
 
 TYPE_CHECKING = False
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
     _M = TypeVar("_M", bound=m.Message)
 
 LARGEST_ERRNO = 4095  # MAX_ERRNO, include/linux/err.h
-_BY_MAGIC = {kind.magic: kind for kind in m.COMMANDS}
 
 
 class _Connection:
     """What both ends share: the state, and which once-only commands have succeeded."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
         self.state = State.CONNECTED
         self.done: set[type[m.Message]] = set()
 
@@ -41,8 +42,8 @@ class _Connection:
 class HelperConnection(_Connection):
     """The helper's end. Order: hello, receive_hello, give(argv), give(fusedev), then receive and answer in turn."""
 
-    def __init__(self, subtype: str) -> None:
-        super().__init__()
+    def __init__(self, subtype: str, dialect: Dialect = CURRENT) -> None:
+        super().__init__(dialect)
         self._subtype = subtype  # only for the sentence of a silent server
         self._pending: m.Message | type[m.Message] | None = None
         self._packets = self._bytes = 0
@@ -50,19 +51,21 @@ class HelperConnection(_Connection):
     def hello(self, flags: int) -> bytes:
         """Return the packet that opens the conversation; *flags* are ``layouts.CAN_…``."""
         self._advance(m.Hello)
-        return m.Hello(layouts.VERSION, layouts.VERSION, flags).encode()
+        return self.dialect.hello(layouts.VERSION, layouts.VERSION, flags).encode()
 
     def receive_hello(self, packet: bytes) -> None:
         """Judge the answer to hello (b"" is end of file): size, magic, version, padding, in that order."""
-        if len(packet) != m.HelloReply.layout.size:
-            raise RemoteProtocolError(f"wrong hello reply size {len(packet)}, expected {m.HelloReply.layout.size}")
-        if layouts.MAGIC.unpack_from(packet)[0] != m.HelloReply.magic:
+        kind = self.dialect.hello_reply
+        if len(packet) != kind.layout.size:
+            sentence = f"wrong hello reply size {len(packet)}, expected {kind.layout.size}"
+            raise RemoteProtocolError(sentence) if packet else NoHelloError(sentence)
+        if layouts.MAGIC.unpack_from(packet)[0] != kind.magic:
             raise RemoteProtocolError(f"{self._subtype} service server did not reply to hello")
-        version = m.HelloReply.layout.unpack(packet)[1]
+        version = kind.layout.unpack(packet)[1]
         if version != layouts.VERSION:
             raise RemoteProtocolError(f"unsupported protocol version {version}")
         try:
-            m.HelloReply.decode(packet)
+            kind.decode(packet)
         except RefusalError as refusal:
             raise RemoteProtocolError(str(refusal)) from None
         self._advance(m.HelloReply)
@@ -87,7 +90,7 @@ class HelperConnection(_Connection):
         self._judge_order(command)
         if isinstance(command, m.Goodbye):
             self._pending = None  # a good goodbye has no answer
-            self._advance(kind)
+            self._advance(command.role)
         return command
 
     def _recognize(self, packet: bytes) -> type[m.Message]:
@@ -103,16 +106,16 @@ class HelperConnection(_Connection):
                 f"at most {layouts.MOST_PACKETS} and {layouts.MOST_BYTES} are read"
             )
         word = layouts.MAGIC.unpack_from(packet)[0]
-        if word not in _BY_MAGIC:
+        if word not in self.dialect.by_magic:
             raise RemoteProtocolError(f"unrecognized packet {word:#010x}")
-        return _BY_MAGIC[word]
+        return self.dialect.by_magic[word]
 
     def _judge_order(self, command: m.Message) -> None:
-        kind = type(command)
+        kind = command.role
         if kind is m.Mount and self.state is State.MOUNTED:
             raise RefusalError(errno.EBUSY, "mount: Device or resource busy")
         if kind in self.done and kind in ONCE:
-            raise RefusalError(errno.EINVAL, ONCE[kind])
+            raise RefusalError(errno.EINVAL, self.dialect.respecified[kind])
         if step(self.state, kind) is None:
             raise RefusalError(errno.EINVAL, f"{command.title} is out of order: {self.state.meaning}")
         if kind is m.Mount:
@@ -127,7 +130,7 @@ class HelperConnection(_Connection):
             raise LocalProtocolError("there is no command to answer")
         kind = pending if isinstance(pending, type) else type(pending)
         if error == 0:
-            self._advance(kind)
+            self._advance(kind.role)
         if not issubclass(kind, m.Open):
             return m.Reply(error).encode()
         # libfuse's helper, too, says "?" for a path that it could not read.
@@ -138,16 +141,17 @@ class ServiceConnection(_Connection):
     """The service's end. Order: receive_hello, reply, receive argv and fusedev, then command and receive in turn."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(CURRENT)  # until the helper's hello says otherwise
         self._outstanding: list[m.Message] = []  # commands without an answer, oldest first: answers come in order
 
     def receive_hello(self, packet: bytes) -> m.Hello:
-        """Judge the helper's hello; RemoteProtocolError where we have no version in common."""
-        if len(packet) != m.Hello.layout.size:
+        """Judge the helper's hello, and go on in its dialect; RemoteProtocolError where we have no version in common."""
+        self.dialect = of_hello(packet)
+        if len(packet) != self.dialect.hello.layout.size:
             raise RemoteProtocolError(f"wrong service hello size {len(packet)}, expected {m.Hello.layout.size}")
         if layouts.MAGIC.unpack_from(packet)[0] != m.Hello.magic:
             raise RemoteProtocolError("service server did not send hello command")
-        hello = m.Hello.decode(packet)
+        hello = self.dialect.hello.decode(packet)
         if hello.oldest > hello.newest:
             raise RemoteProtocolError(
                 f"min service protocol version {hello.oldest} must be less than max {hello.newest}"
@@ -166,13 +170,16 @@ class ServiceConnection(_Connection):
     def reply(self) -> bytes:
         """Return the answer to hello."""
         self._advance(m.HelloReply)
-        return m.HelloReply(layouts.VERSION).encode()
+        return self.dialect.hello_reply(layouts.VERSION).encode()
 
     def command(self, command: m.Message) -> bytes:
         """Return the packet of *command*; LocalProtocolError where the table does not allow it now."""
-        kind = type(command)
+        kind = command.role
+        command = self.dialect.spell(command)
         if step(self.state, kind) is None or (kind in ONCE and kind in self.done):
             raise LocalProtocolError(f"{kind.__name__} in state {self.state.name}")
+        if command.magic not in self.dialect.by_magic:
+            raise LocalProtocolError(f"{kind.__name__}: the {self.dialect.name} dialect has no such command")
         packet = command.encode()
         if kind is m.Goodbye:
             self._advance(kind)
@@ -199,11 +206,11 @@ class ServiceConnection(_Connection):
     def _granted(self, command: m.Message) -> None:
         """Take the step of *command*. Commands may be sent without waiting: it was legal then, and may not be now."""
         if self.state is State.CLOSED:  # we said goodbye meanwhile
-            self.done.add(type(command))
-        elif step(self.state, type(command)) is None:
-            raise RemoteProtocolError(f"the helper carried out a {command.title} out of order: {self.state.meaning}")
+            self.done.add(command.role)
+        elif step(self.state, command.role) is None:
+            raise RemoteProtocolError(f"the helper said yes to {command.title} out of order: {self.state.meaning}")
         else:
-            self._advance(type(command))
+            self._advance(command.role)
 
     def _file(self, name: bytes, packet: bytes, fds: int) -> m.File:
         shown, expected = name.decode("utf-8", "backslashreplace"), m.File.layout.size + len(name) + 1

@@ -23,11 +23,19 @@ class Message:
     """A message is its fixed fields, in wire order, and for some one trailing NUL-terminated string (``text``)."""
 
     __slots__ = ()
+    role: ClassVar[
+        type[Message]
+    ]  # which message it is in the table of states; another dialect's class plays the same role
     magic: ClassVar[int]
     layout: ClassVar[struct.Struct]  # the magic and the fixed fields
     fixed: ClassVar[tuple[str, ...]] = ()  # names of the fixed fields; "padding" must be zero and is not kept
     text: ClassVar[str] = ""  # name of the trailing string, if it has one
     title: ClassVar[str]  # as libfuse's sentences call it
+    lenient: ClassVar[bool] = False  # the draft's strings may lack their NUL
+
+    def __init_subclass__(cls) -> None:
+        if "role" not in cls.__dict__:
+            cls.role = cls
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self._values() == other._values()
@@ -74,11 +82,13 @@ class Message:
     def _check_size(cls, size: int) -> None:
         if not cls.text and size != cls.layout.size:
             raise RefusalError(errno.EINVAL, f"{cls.title} wrong size {size}, expected {cls.layout.size}")
-        if cls.text and size < cls.layout.size + 2:  # one character and its NUL
+        if cls.text and size < cls.layout.size + (1 if cls.lenient else 2):  # one character and its NUL
             raise RefusalError(errno.EINVAL, f"{cls.title} too small")
 
     @classmethod
     def _string(cls, raw: bytes) -> bytes:
+        if cls.lenient and raw[-1:] != b"\0":
+            raw += b"\0"
         if raw[-1:] != b"\0":
             raise RefusalError(errno.EINVAL, f"{cls.title} must be null terminated")
         if (end := raw.index(b"\0")) != len(raw) - 1:
@@ -94,7 +104,7 @@ class Hello(Message):
 
     __slots__ = ("flags", "newest", "oldest")
     magic, layout, title = layouts.magic("SAFT"), struct.Struct(">IHHI"), "hello command"
-    fixed = ("oldest", "newest", "flags")
+    fixed: ClassVar[tuple[str, ...]] = ("oldest", "newest", "flags")
 
     def __init__(self, oldest: int, newest: int, flags: int) -> None:
         self.oldest, self.newest, self.flags = oldest, newest, flags
@@ -105,7 +115,7 @@ class HelloReply(Message):
 
     __slots__ = ("version",)
     magic, layout, title = layouts.magic("LAST"), struct.Struct(">IHH"), "hello reply"
-    fixed = ("version", "padding")
+    fixed: ClassVar[tuple[str, ...]] = ("version", "padding")
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -127,7 +137,8 @@ class Open(Message):
 
     __slots__ = ("block_size", "flags", "mode", "path", "request")
     magic, layout, title = layouts.magic("OPEN"), struct.Struct(">IIIII"), "open command"
-    fixed, text = ("flags", "mode", "request", "block_size"), "path"
+    fixed: ClassVar[tuple[str, ...]] = ("flags", "mode", "request", "block_size")
+    text = "path"
 
     def __init__(self, path: bytes, flags: int, mode: int = 0, request: int = 0, block_size: int = 0) -> None:
         self.path, self.flags, self.mode, self.request, self.block_size = path, flags, mode, request, block_size
@@ -154,7 +165,7 @@ class SetType(Message):
 
     __slots__ = ("flags",)
     magic, layout, title = layouts.magic("TYPE"), struct.Struct(">II"), "fsopen command"
-    fixed = ("flags",)
+    fixed: ClassVar[tuple[str, ...]] = ("flags",)
 
     def __init__(self, flags: int = 0) -> None:
         self.flags = flags
@@ -179,7 +190,8 @@ class SetMountPoint(Message):
 
     __slots__ = ("kind", "path")
     magic, layout, title = layouts.magic("MNTP"), struct.Struct(">IHH"), "mount point command"
-    fixed, text = ("kind", "padding"), "path"
+    fixed: ClassVar[tuple[str, ...]] = ("kind", "padding")
+    text = "path"
 
     def __init__(self, path: bytes, kind: int = 0) -> None:
         self.path, self.kind = path, kind

@@ -54,19 +54,13 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[m.Message], State]]] = {
     State.CLOSED:    {},
 }  # fmt: skip
 
-#: Commands that may succeed once; the words libfuse's helper has for the second.
-ONCE: Final[Mapping[type[m.Message], str]] = {
-    m.SetType: "fsopen command respecified",
-    m.SetSource: "mount source respecified!",
-    m.SetMountPoint: "mount point respecified!",
-    m.SetOptions: "mount options respecified!",
-    m.SetMtab: "mtab options respecified!",
-}
+#: Commands that may succeed once.
+ONCE: Final = frozenset((m.SetType, m.SetSource, m.SetMountPoint, m.SetOptions, m.SetMtab))
 
 #: What must have succeeded before a Mount.
 BEFORE_MOUNT: Final[Mapping[type[m.Message], str]] = {
-    m.SetSource: "missing mount source parameter",
     m.SetMountPoint: "missing mount point parameter",
+    m.SetSource: "missing mount source parameter",
 }
 
 

@@ -12,6 +12,7 @@ from fuservice.linux import fusedev, sockets
 from fuservice.proto import argv, layouts
 from fuservice.proto import messages as m
 from fuservice.proto.connection import ServiceConnection
+from fuservice.proto.dialects import CURRENT
 from fuservice.service.commandline import CommandLine, parse_cmdline_opts
 from fuservice.service.handover import connected_socket
 
@@ -142,12 +143,13 @@ class Service:
         OSError with the step that failed.
         """
         source = line.fsname or line.subtype or self.args[0]
-        self._ask("service fsopen", m.SetType(layouts.TYPE_FUSEBLK if line.fuseblk else 0))
+        subtype = line.subtype or ("" if line.fsname else self.args[0])
+        self._ask("service fsopen", self._connection.dialect.set_type(subtype, fuseblk=line.fuseblk))
         self._ask("service fs source", m.SetSource(os.fsencode(source)))
         self._ask("service fs mountpoint", m.SetMountPoint(_path(mount_point), self._expected_kind))
         if line.kernel:
             self._ask("service fs mount options", m.SetOptions(os.fsencode(",".join(line.kernel))))
-        if line.mtab:
+        if line.mtab and self._connection.dialect is CURRENT:  # the draft has no word for it
             self._ask("service fs mtab options", m.SetMtab(os.fsencode(",".join(line.mtab))))
         self._ask("service mount", m.Mount(line.flags))
 
