@@ -231,7 +231,7 @@ def data_view(data: Buffer, asked: int) -> memoryview:
     view = data if type(data) is memoryview else memoryview(data)
     if view.nbytes > asked or not view.c_contiguous:
         raise BadAnswerError(f"read gave {view.nbytes} bytes where {asked} were asked for, or a view with gaps")
-    return view
+    return view if len(view) == view.nbytes else view.cast("B")  # items of several bytes, or several dimensions
 
 
 def link_bytes(target: object) -> bytes:

@@ -61,11 +61,11 @@ class Session:
         self, fd: int, filesystem: Filesystem, *, log: Callable[[str], None], policy: Policy | None = None
     ) -> None:
         self._fd, self._fs = fd, filesystem
-        self._request = bytearray(REQUEST_SIZE)
+        self.request = bytearray(REQUEST_SIZE)  #: where requests are read into
         self.nodes = Nodes()
         self._failures = Failures(log)
         into = memoryview(bytearray(MAX_READ))
-        self._operations = Operations(filesystem, self._request, into, policy or Policy(), self.nodes, self._failures)
+        self._operations = Operations(filesystem, self.request, into, policy or Policy(), self.nodes, self._failures)
         init: tuple[Handler, int] = (self._init, BODY + abi.INIT_IN.size)
         self._table: list[tuple[Handler, int]] = [(_too_early, 0)] * abi.OP_LIMIT
         self._table[Op.INIT] = init
@@ -84,7 +84,7 @@ class Session:
             self._destroy()
 
     def _serve(self) -> None:
-        readv, fd, into, step = os.readv, self._fd, [self._request], self.step
+        readv, fd, into, step = os.readv, self._fd, [self.request], self.step
         while not self._over:
             try:
                 size = readv(fd, into)
@@ -102,7 +102,7 @@ class Session:
 
     def step(self, size: int) -> None:
         """Answer the request of *size* bytes that lies in the buffer."""
-        length, opcode, unique, node = _header(self._request)
+        length, opcode, unique, node = _header(self.request)
         if length != size or size < BODY or not unique:
             raise MalformedRequestError(f"a request of {size} bytes says that it is number {unique}, of {length} bytes")
         try:
@@ -147,12 +147,12 @@ class Session:
     def _path(self, opcode: int, node: int) -> bytes:
         name = b""
         if opcode == Op.LOOKUP:
-            rest = bytes(self._request[BODY : BODY + abi.NAME_MAX])
+            rest = bytes(self.request[BODY : BODY + abi.NAME_MAX])
             name = rest.partition(b"\0")[0]
         return self.nodes.path(node, name)
 
     def _init(self, _node: int, size: int) -> Body:
-        offer = InitRequest(self._request, size)
+        offer = InitRequest(self.request, size)
         if offer.major > abi.KERNEL_VERSION:
             return codec.init_other_major()  # the kernel asks again, in our version
         if (offer.major, offer.minor) < (abi.KERNEL_VERSION, abi.OLDEST_MINOR_VERSION):
