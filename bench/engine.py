@@ -8,15 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from bench.rounds import Operation, Peer, arguments, compare, compiled, enter_private_namespace, pkg_config, scratch
-
-OPERATIONS = (
-    Operation("getattr", "big", "fstat/s (GETATTR)"),
-    Operation("stat", "small", "stat/s (LOOKUP GETATTR)"),
-    Operation("open", "small", "open+read+close/s"),
-    Operation("seq", "big", "sequential MB/s", per_byte=True),
-    Operation("rand", "big", "random 4 KiB reads/s"),
-)
+from bench.rounds import OPERATIONS, Peer, arguments, compare, compiled, enter_private_namespace, pkg_config, scratch
 
 
 def main() -> None:

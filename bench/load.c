@@ -28,6 +28,14 @@ static char *buffer;
 static off_t size, at;
 static uint64_t seed = 88172645463325252ull;
 
+static int is_file(int dir, const struct dirent *entry)
+{
+	struct stat st;
+
+	return entry->d_type == DT_REG ||
+	       (entry->d_type == DT_UNKNOWN && !fstatat(dir, entry->d_name, &st, 0) && S_ISREG(st.st_mode));
+}
+
 static void list_names(void)
 {
 	DIR *dir = opendir(path);
@@ -36,7 +44,7 @@ static void list_names(void)
 	if (!dir)
 		err(1, "%s", path);
 	while (n_names < MOST_NAMES && (entry = readdir(dir)))
-		if (entry->d_type == DT_REG)
+		if (is_file(dirfd(dir), entry))
 			names[n_names++] = strdup(entry->d_name);
 	closedir(dir);
 	if (!n_names)

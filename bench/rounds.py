@@ -34,8 +34,18 @@ class Operation(NamedTuple):
     per_byte: bool = False
 
 
+#: What is measured, on trees that hold a file "big" and a directory "small" of files.
+OPERATIONS = (
+    Operation("getattr", "big", "fstat/s (GETATTR)"),
+    Operation("stat", "small", "stat/s (LOOKUP GETATTR)"),
+    Operation("open", "small", "open+read+close/s"),
+    Operation("seq", "big", "sequential MB/s", per_byte=True),
+    Operation("rand", "big", "random 4 KiB reads/s"),
+)
+
+
 class Peer(NamedTuple):
-    """A server: *command* mounts on its last-but-*tail* argument's place, which is spelled "MNT" in it."""
+    """A server; its *command*, where "MNT" stands for the mount point, mounts and then serves in the foreground."""
 
     name: str
     command: Sequence[str]
@@ -106,28 +116,34 @@ def mounted(peer: Peer, point: Path, cpu: int) -> Iterator[Path]:
 def _once(load: Path, operation: Operation, point: Path, options: argparse.Namespace) -> float:
     path = point / operation.path
     words = [str(load), operation.name, str(options.cpu - 1), str(options.ms), str(path)]
-    done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
     count, size, seconds = done.stdout.split()
     return (int(size) / 1e6 if operation.per_byte else int(count)) / float(seconds)
+
+
+def table(places: dict[str, Path], operations: Sequence[Operation], options: argparse.Namespace, load: Path) -> None:
+    """Measure *operations* below each of *places*, print a table; the ratios are the first one's to each other one."""
+    first, *others = places
+    ratios = "".join(f"{'ratio to ' + name:>24}" for name in others)
+    print(f"{'':30}" + "".join(f"{name:>16}" for name in places) + ratios)
+    for operation in operations:
+        rounds = [[_once(load, operation, place, options) for place in places.values()] for _ in range(options.rounds)]
+        medians = dict(zip(places, map(statistics.median, zip(*rounds, strict=True)), strict=True))
+        ratios = "".join(f"{medians[first] / medians[other]:24.2f}" for other in others)
+        print(f"{operation.title:30}" + "".join(f"{m:16,.0f}" for m in medians.values()) + ratios, flush=True)
 
 
 def compare(
     peers: Sequence[Peer], operations: Sequence[Operation], options: argparse.Namespace, directory: Path
 ) -> None:
-    """Measure all *operations* on all *peers*, print a table; the ratios are the first peer's to each other one."""
+    """Mount *peers* side by side in *directory* and measure them."""
     load = compiled(directory, "load.c")
-    print(
-        f"{'':30}"
-        + "".join(f"{peer.name:>16}" for peer in peers)
-        + "".join(f"{'ratio to ' + p.name:>24}" for p in peers[1:])
-    )
     with contextlib.ExitStack() as stack:
-        points = [stack.enter_context(mounted(p, directory / f"mnt{i}", options.cpu - 1)) for i, p in enumerate(peers)]
-        for operation in operations:
-            rounds = [[_once(load, operation, point, options) for point in points] for _ in range(options.rounds)]
-            medians = [statistics.median(figures) for figures in zip(*rounds, strict=True)]
-            ratios = "".join(f"{medians[0] / other:24.2f}" for other in medians[1:])
-            print(f"{operation.title:30}" + "".join(f"{median:16,.0f}" for median in medians) + ratios, flush=True)
+        places = {
+            peer.name: stack.enter_context(mounted(peer, directory / f"mnt{i}", options.cpu - 1))
+            for i, peer in enumerate(peers)
+        }
+        table(places, operations, options, load)
 
 
 @contextlib.contextmanager

@@ -26,10 +26,10 @@ def memtree() -> Memtree:
 
 
 def ext4(image: str) -> Filesystem:
-    """Return the filesystem of *image*."""
+    """Return the filesystem of *image*, of which the kernel may keep nothing."""
     from fuservice.drivers.ext4.filesystem import Ext4Filesystem
 
-    return Ext4Filesystem(os.open(image, os.O_RDONLY | os.O_CLOEXEC))
+    return Ext4Filesystem(os.open(image, os.O_RDONLY | os.O_CLOEXEC), timeout_ns=0, keep_cache=False)
 
 
 def main() -> None:
