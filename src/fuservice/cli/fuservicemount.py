@@ -17,9 +17,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+AS_MOUNT_HELPER = "--as-mount-helper"  # scripts/mount.fuservice says so, and then its own words
+
 
 def main(argv: Sequence[str]) -> int:
     """Carry out *argv* (the program's name first); return the exit code: 0 only if something is mounted now."""
+    if list(argv[1:2]) == [AS_MOUNT_HELPER]:
+        from fuservice.cli import mount_fuservice  # mount(8) found us by another name
+
+        return mount_fuservice.main(argv[2:])
     program = argv[0] if argv else "fuservicemount"
 
     def say(sentence: str) -> None:

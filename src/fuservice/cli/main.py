@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from fuservice import __version__
-from fuservice.cli import listen
+from fuservice.cli import list as list_command
+from fuservice.cli import listen, umount
 from fuservice.errors import EXIT_OK, EXIT_USAGE, FuserviceError, printable
 
 TYPE_CHECKING = False
@@ -30,7 +31,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"fuservice {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    listen.add_command(commands)
+    for command in (list_command, listen, umount):
+        command.add_command(commands)
     return top
 
 

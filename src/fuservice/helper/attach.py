@@ -9,6 +9,7 @@ import errno
 import os
 
 from fuservice.errors import RefusalError
+from fuservice.helper import record
 from fuservice.linux import mountapi, mountinfo
 from fuservice.proto import layouts
 from fuservice.proto.options import join
@@ -75,6 +76,11 @@ class Attached:
         for mount in mountinfo.mounts():
             if mount.mount_id == self._id:
                 mountapi.umount2(mount.mount_point, mountapi.MNT_DETACH | mountapi.UMOUNT_NOFOLLOW)
+
+    def record(self, facts: Mapping[str, str]) -> None:
+        """Write *facts* down for ``fuservice list``, where a descriptor says which mount this is."""
+        if self._mount is not None:
+            record.write(self._mount.fileno(), facts)
 
     def close(self) -> None:
         """Let the mount be: while we hold it, umount(8) would find it busy."""

@@ -45,7 +45,7 @@ class Request:
         self.socket_directory = layouts.SOCKET_DIRECTORY
         self.step_timeout = STEP_TIMEOUT
         self.dialect: Dialect | None = None  # None: the current one, and the draft's if the service hangs up on it
-        self.typed = len(argv)  # how many words there were: the argv file leaves room for all of them
+        self.typed = len(argv)  # how many words there were, ours apart: the argv file leaves room for all of them
         words, fstype = _take_type(argv[1:])
         self.words = self._take_ours(words)
         self.subtype = subtype_of(fstype)
@@ -68,6 +68,7 @@ class Request:
                 self.dialect = _dialect(value)
             else:
                 theirs.append(word)
+        self.typed -= end - len(theirs)
         return theirs + words[end:]
 
     @property

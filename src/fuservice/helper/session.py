@@ -144,11 +144,18 @@ class Session:
             raise RemoteProtocolError("fuse server said goodbye without mounting anything.")
 
     def _record(self) -> None:
-        """Write the mtab options down, after the goodbye: until then nobody serves the mount that mount(8) may look at."""
-        if self._mtab and self._caller.is_root and self._mount_point.path is not None:
-            fstype = f"{'fuseblk' if self._fuseblk else 'fuse'}.{self._request.subtype}"
-            source = os.fsdecode(self._shown_source())
-            mtab.record(source, os.path.abspath(self._mount_point.path), fstype, os.fsdecode(self._mtab))  # noqa: PTH100
+        """Write down what was mounted, after the goodbye: until then nobody serves the mount that mount(8) may look at."""
+        path = self._mount_point.path
+        if not self._caller.is_root or self._attached is None or path is None:
+            return
+        place, source = os.path.abspath(path), os.fsdecode(self._shown_source())  # noqa: PTH100
+        fstype = f"{'fuseblk' if self._fuseblk else 'fuse'}.{self._request.subtype}"
+        since, socket = str(int(time.time())), self._request.socket_path
+        self._attached.record(
+            {"mount point": place, "source": source, "type": self._request.subtype, "since": since, "socket": socket}
+        )
+        if self._mtab:
+            mtab.record(source, place, fstype, os.fsdecode(self._mtab))
 
     # ---- one handler for each command: it answers, or raises RefusalError ----
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
     from typing import Final
 
 NR_STATMOUNT: Final = 457
+AT_FDCWD: Final = -100
+AT_SYMLINK_NOFOLLOW: Final = 0x100
+AT_NO_AUTOMOUNT: Final = 0x800
+AT_EMPTY_PATH: Final = 0x1000
+AT_STATX_DONT_SYNC: Final = 0x4000
+STATX_MNT_ID_UNIQUE: Final = 0x4000  # linux/stat.h, Linux 6.8
+STATX_SIZE: Final = 256  # struct statx
+STATX_MASK: Final = struct.Struct("I")  # stx_mask, at offset 0
+STATX_MNT_ID: Final = struct.Struct("144xQ")  # stx_mnt_id
 
 # linux/mount.h: struct mnt_id_req, the masks, and the head of struct statmount (its strings follow at offset 512).
 MNT_ID_REQ: Final = struct.Struct("IIQQ")  # size, mnt_ns_fd, mnt_id, param
@@ -24,6 +34,9 @@ STATMOUNT_MNT_POINT: Final = 0x10
 STATMOUNT_FS_TYPE: Final = 0x20
 STATMOUNT_HEAD: Final = struct.Struct("IIQIIQIIQQIIQQQQQIIQ")
 STATMOUNT_STRINGS: Final = 512
+
+
+_statx = libc.declare("statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
 
 
 class Mount:
@@ -84,6 +97,20 @@ def mounts() -> list[Mount]:
     """Return the mounts of this process's mount namespace, bottom first where they are stacked."""
     with open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123
         return list(parse(file.read()))
+
+
+def unique_id(fd: int, path: str = "") -> int:
+    """Return the id, never used twice, of the mount that *fd* (with "") or *path* lies on. Asks no filesystem, so it cannot hang.
+
+    OSError: ENOSYS before Linux 6.8.
+    """
+    buffer = ctypes.create_string_buffer(STATX_SIZE)
+    flags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT | AT_SYMLINK_NOFOLLOW | (0 if path else AT_EMPTY_PATH)
+    if _statx(fd, os.fsencode(path), flags, STATX_MNT_ID_UNIQUE, buffer) < 0:
+        libc.fail("statx", path)
+    if not STATX_MASK.unpack_from(buffer)[0] & STATX_MNT_ID_UNIQUE:
+        raise OSError(errno.ENOSYS, "this kernel has no unique mount ids", path)
+    return int(STATX_MNT_ID.unpack_from(buffer)[0])
 
 
 def statmount(unique_id: int) -> tuple[str, str]:

@@ -1,0 +1,120 @@
+"""``fuservice list``: the mounts that services made, with the processes that serve them.
+
+The kernel says what is mounted (mountinfo) and who serves it (fdinfo); our records say the rest. Nothing here looks into a
+mount, so a server that hangs cannot hang it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+from fuservice.helper import record
+from fuservice.linux import mountinfo
+from fuservice.linux.servers import servers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from fuservice.linux.servers import Server
+
+    # Only a type to the type checker: argparse has no public name for it.
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+COLUMNS = ("mount point", "source", "type", "uid", "pid", "since", "read")
+
+
+class Row:
+    """One mount."""
+
+    def __init__(self, mount: mountinfo.Mount, facts: dict[str, str] | None, server: Server | None) -> None:
+        self.mount, self.facts, self.server = mount, facts or {}, server
+
+    def as_json(self) -> dict[str, str | int | None]:
+        """Return the row with full precision: "since" in seconds since 1970, "read" in bytes; null where it is not known."""
+        since = self.facts.get("since", "")
+        return {
+            "mount point": self.mount.mount_point, "source": self.mount.source, "type": self.mount.fstype.partition(".")[2],
+            "uid": self.server.uid if self.server else None, "pid": self.server.pid if self.server else None,
+            "since": int(since) if since.isdigit() else None, "read": self.server.read_bytes if self.server else None,
+            "options": f"{self.mount.mount_options},{self.mount.super_options}", "socket": self.facts.get("socket"),
+        }  # fmt: skip
+
+    def as_words(self) -> list[str]:
+        """Return the row for people."""
+        row = self.as_json()
+        since = row["since"]
+        words = {
+            **row,
+            "since": time.strftime("%Y-%m-%d %H:%M", time.localtime(since)) if isinstance(since, int) else None,
+        }
+        return [printable(words[column]) for column in COLUMNS]
+
+
+def printable(value: str | int | None) -> str:
+    """Return *value* for a table: "-" where it is not known, and nothing that could move the cursor."""
+    text = "-" if value is None else str(value)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def add_command(commands: Commands) -> None:
+    """Add the command to the command line."""
+    command = commands.add_parser("list", help="show what is mounted", description=__doc__)
+    command.add_argument("--json", action="store_true", help="print JSON: a list of objects")
+    command.add_argument(
+        "--all", action="store_true", help="show all FUSE mounts, not only those that we have a record of"
+    )
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the mounts."""
+    rows = gather(everything=options.all)
+    if options.json:
+        print(json.dumps([row.as_json() for row in rows], indent=2))
+    else:
+        print("\n".join(table([list(COLUMNS), *(row.as_words() for row in rows)])) if rows else "nothing is mounted")
+
+
+def gather(*, everything: bool = False) -> list[Row]:
+    """Return the FUSE mounts of this mount namespace that we have a record of, or *everything*; forget records of dead ones."""
+    records, serving = record.read(), servers()
+    rows, seen = [], set()
+    for mount in mountinfo.mounts():
+        if mount.fstype.partition(".")[0] not in ("fuse", "fuseblk"):
+            continue
+        identity = _identity(mount)
+        if identity is not None:
+            seen.add(identity)
+        facts = records.get(identity) if identity is not None else None
+        if facts is not None or everything:
+            rows.append(Row(mount, facts, serving.get(int(mount.device.partition(":")[2]))))
+    for stale in records.keys() - seen:
+        _forget_if_gone(stale)
+    return rows
+
+
+def _identity(mount: mountinfo.Mount) -> int | None:
+    """Return the unique id of *mount*, None where it is hidden under another or the kernel has no such ids."""
+    try:
+        return mountinfo.unique_id(mountinfo.AT_FDCWD, mount.mount_point)
+    except OSError:
+        return None
+
+
+def _forget_if_gone(unique_id: int) -> None:
+    """Remove the record of a mount that is in no mount namespace that we can see."""
+    try:
+        mountinfo.statmount(unique_id)
+    except FileNotFoundError:
+        record.remove(unique_id)
+    except OSError:
+        return
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return *rows* as lines with aligned columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
