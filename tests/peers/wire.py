@@ -7,6 +7,7 @@ building what no honest peer would send.
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
 import struct
@@ -175,7 +176,8 @@ class Wire:
 
     def shut_down(self) -> None:
         """Say that nothing follows, and read nothing more."""
-        self._socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # the peer is gone already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Hang up."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 
-from tests.peers.wire import file, repl
+from tests.peers.wire import file, last, repl
 from tests.replay.outcome import NOTHING, Difference
 
 #: Short name → the row.
@@ -25,7 +25,9 @@ ROWS = {
     "died": "the server is gone before BYEE: what was mounted is unmounted",
     "descriptors": "descriptors on the server's packets are refused by the kernel (SO_PASSRIGHTS off), not dropped",
     "order": "what was said before TYPE counts as what was said after it",
-    "one line": "one failure is one line: the kernel's words follow after a semicolon, what follows from it is not said",
+    "one line": "one failure is one line, never none: the kernel's words after a semicolon, nothing that follows from it",
+    "named": "each sentence begins with the program's name (the draft's say `mount.service', or nothing)",
+    "both": "a service speaks both dialects",
     "judged first": "a server's words are judged as a whole before it asks for a file",
 }
 
@@ -33,7 +35,6 @@ SAYS = "fuservicemount3: "
 NO_MOUNT = SAYS + "fuse server said goodbye without mounting anything."
 FAILED = SAYS + "fuse server failed mount, check dmesg/logs for details."
 GONE = SAYS + "fuse server exited without saying goodbye!"
-OVER = SAYS + "the fuse server asked for what no server may have; the conversation is over"
 NO_POINT = SAYS + "missing mount point parameter"
 
 
@@ -49,8 +50,12 @@ def _option(text: str) -> str:
     return f"{SAYS}mount option `{text}' is not one that a fuse server may set"
 
 
-def _flags(bits: int) -> tuple[str, str]:
-    return f"{SAYS}mount: Invalid argument (the fuse server asks for mount flags {bits:#x})", OVER
+def _flags(bits: int) -> tuple[str]:
+    return (f"{SAYS}mount: Invalid argument (the fuse server asks for mount flags {bits:#x})",)
+
+
+def _named(*sentences: str) -> Difference:
+    return Difference("named", stderr=tuple(SAYS + sentence for sentence in sentences))
 
 
 _IMAGE = "/run/fuse-probe/img"
@@ -140,6 +145,44 @@ HELPER = {
         "device", exit=1, packets={2: NOTHING, 3: NOTHING}, stderr=(SAYS + "/dev/shm: Is a directory",)
     ),
     "srv-close-after-mount": Difference("died", mounts=()),
+    # The draft dialect
+    "draft-args-check": _named("no safe filesystem driver for nonesuch available."),
+    "draft-args-no-service": _named("no safe filesystem driver for nonesuch available."),
+    "draft-args-dotted": _named("no safe filesystem driver for b available."),
+    "draft-args-refused": _named("/run/filesystems/dead: Connection refused"),
+    "draft-bye-0": _GOODBYE_UNMOUNTED,
+    "draft-no-nul": _GOODBYE_UNMOUNTED,
+    "draft-open-ok": _GOODBYE_UNMOUNTED,
+    "draft-bye-5": _named("initialization failed: Input/output error"),
+    "draft-cmd-runt": _named("wrong command packet size 3, expected at least 4"),
+    "draft-cmd-unknown": _named("unrecognized packet 0x41424344"),
+    # Its helper hands any filesystem type to mount(2).
+    "draft-doit-any-fstype": _named("Invalid argument: `tmpfs' is no type of a FUSE filesystem"),
+    "draft-doit-missing-all": _named("missing mount point parameter"),
+    "draft-fuseblk": Difference("fuseblk", stderr=(SAYS + "creating filesystem: Block device required",),
+                                packets={13: repl(errno.ENOTBLK)}),
+    "draft-mntp-not-in-argv": Difference(
+        "place", exit=1, mounts=(), packets={9: repl(errno.EINVAL), 11: NOTHING},
+        stderr=(SAYS + "mount point must be in command line arguments",),
+    ),
+    "draft-mntp-twice": _named("mount point respecified!"),
+    "draft-mountpoint-missing": _named("/run/fuse-probe/nomnt: No such file or directory"),
+    "draft-name-twice": _named("source respecified!"),
+    "draft-open-enoent": Difference("grants", exit=1, stderr=(_not_granted("/run/fuse-probe/none"), NO_MOUNT),
+                                    packets={5: file(errno.EACCES, "/run/fuse-probe/none")}),
+    "draft-open-flags": _named("initialization failed: Operation not permitted"),
+    # The caller typed ro, and the server asks for writing all the same.
+    "draft-opts": Difference(
+        "grants", stderr=(f"{SAYS}{_IMAGE}: Read-only file system (it was granted for reading)",),
+        packets={5: file(errno.EROFS, _IMAGE)},
+    ),
+    "draft-source-missing": _named("/run/fuse-probe/none: No such file or directory",
+                                   "initialization failed: No such file or directory"),
+    "draft-srv-bin-true": _named("wrong hello reply size 0, expected 8"),
+    "draft-srv-close-after-files": Difference("one line", stderr=(GONE,)),
+    "draft-type-twice": _named("fstype respecified!"),
+    "draft-unknown-option": _named("initialization failed: Invalid argument"),
+    "draft-x-upstream-server": _named("wrong hello reply size 0, expected 8"),
 }  # fmt: skip
 
 _NO_FILE_FIRST = "judged first"
@@ -149,6 +192,13 @@ SERVICE = {
     "args-trailing-t": Difference(_NO_FILE_FIRST, packets={4: b"BYEE\0\0\0\1", 6: NOTHING}),
     "ll-unknown-option": Difference(_NO_FILE_FIRST, packets={4: b"BYEE\0\0\0\1", 6: NOTHING}),
     "hl-unknown-option": Difference(_NO_FILE_FIRST, packets={4: b"BYEE\0\0\0\1", 6: NOTHING}),
+    "draft-unknown-option": Difference(_NO_FILE_FIRST, packets={4: b"BYEE\0\0\0\x16", 6: NOTHING}),
+    "draft-x-upstream-helper": Difference(
+        "both", packets={1: last()}, hung_up=False, stderr=("fuse: wrong service file reply size 0, expected 13",)
+    ),
+    "draft-x-upstream-server": Difference(
+        "both", packets={1: last()}, hung_up=False, stderr=("fuse: wrong service file reply size 0, expected 13",)
+    ),
     "lib-argv-nofd": Difference(
         "one line", stderr=("fuse: did not receive valid fd for `argv' but no error? (got 0 descriptors)",)
     ),
@@ -161,7 +211,7 @@ SERVICE = {
     ),
 }
 
-#: Transcripts of what we do not have so far. The recordings of the draft dialect (draft-*, 37) are not kept here yet.
+#: Transcripts of what we do not have so far.
 NOT_YET = {
     "mountfuse3-fallback": "there is no mount.fuservice",
     "mountfuse3-stale": "there is no mount.fuservice",

@@ -1,4 +1,4 @@
-"""libfuse's example servers service_ll, service_hl and null, written with our library: for the recorded helper to talk to.
+"""libfuse's example servers service_ll, service_hl, null and the draft's hello, written with our library: for the recorded helper to talk to.
 
 Run as a program with the recorded words. They go as far as the goodbye: what follows is the kernel's conversation, and the
 recorded helper has no kernel to mount with.
@@ -27,9 +27,12 @@ class Example(NamedTuple):
     positional: int
     kind: int
     codes: tuple[int, int, int]
+    open_flags: int = os.O_EXCL
+    missing: str = "{}: opening file: {}."
 
 
 EXAMPLES = {
+    "draft-hello": Example(2, layouts.S_IFDIR, (errno.EINVAL, errno.EINVAL, 1), 0, "{}: {}"),
     "service_ll": Example(2, layouts.S_IFDIR, (1, 1, 1)),
     "service_hl": Example(2, layouts.S_IFDIR, (1, 2, 4)),
     "null": Example(1, layouts.S_IFREG, (1, 2, 4)),
@@ -74,9 +77,10 @@ def serve(service: Service, example: Example, args: Sequence[str]) -> int:
     image = None
     if example.positional == 2:
         try:
-            image = open_image(service, line)
+            image = open_image(service, line, example)
         except OSError as error:
-            return give_up(service, 1, f"{error.filename}: opening file: {error.strerror}.")
+            code = 1 if example.open_flags else error.errno or 1  # the draft's goodbye carries an errno
+            return give_up(service, code, example.missing.format(error.filename, error.strerror))
     try:
         if len(line.positional) < example.positional:
             return give_up(service, no_mount_point, "error: no mountpoint specified")
@@ -86,12 +90,13 @@ def serve(service: Service, example: Example, args: Sequence[str]) -> int:
             image.close()
 
 
-def open_image(service: Service, line: CommandLine) -> Fd:
+def open_image(service: Service, line: CommandLine, example: Example) -> Fd:
     """Return the source, opened for writing if that is possible."""
     source = line.positional[0]
     ask = service.request_blockdev if "require_bdev" in line.own else service.request_file
-    for flags in (os.O_RDONLY,) if line.flags & layouts.MS_RDONLY else (os.O_RDWR, os.O_RDONLY):
-        ask(source, flags | os.O_EXCL)
+    read_only = example.open_flags and line.flags & layouts.MS_RDONLY
+    for flags in (os.O_RDONLY,) if read_only else (os.O_RDWR, os.O_RDONLY):
+        ask(source, flags | example.open_flags)
         try:
             return service.receive_file(source)
         except OSError as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.peers.programs import SOURCES, Program
-from tests.replay.transcripts import Transcript, mount_line
+from tests.replay.transcripts import UTAB, Transcript, mount_line
 from tests.support import kernel
 
 PLACE = Path("/run/fuse-probe")
@@ -41,6 +41,7 @@ SOCKETS_THERE = {
     "check-present-order": ("service_ll", socket.SOCK_SEQPACKET, True),
     "check-nonroot-0220": ("service_ll", socket.SOCK_SEQPACKET, True),
     "check-stale-socket": ("service_ll", socket.SOCK_SEQPACKET, False),
+    "draft-args-refused": ("dead", socket.SOCK_SEQPACKET, False),
     "args-refused": ("dead", socket.SOCK_SEQPACKET, False),
     "args-socket-wrongtype": ("strm", socket.SOCK_STREAM, True),
     "user-socket-0220": ("x", socket.SOCK_SEQPACKET, True),
@@ -103,8 +104,8 @@ def _for_one(transcript: Transcript, more: contextlib.ExitStack) -> None:
     if name == "ll-already-mounted-twice":
         more.enter_context(_mounted_already())
     if name == "ll-opts-mtab-utab":
-        Path("/run/mount").mkdir()
-        Path("/run/mount/utab").touch()
+        Path(UTAB).parent.mkdir()
+        Path(UTAB).touch()
     if name in SOCKETS_THERE:
         more.enter_context(_socket(*SOCKETS_THERE[name]))
     if transcript.get("uid", 0):

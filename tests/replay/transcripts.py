@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "transcripts"
+UTAB = "/run/mount/utab"
 TO_SERVER, TO_HELPER = "helper->server", "server->helper"
 
 #: F_SEAL_SEAL: a memfd that was made without MFD_ALLOW_SEALING, as libfuse's is.
@@ -56,6 +57,13 @@ class RecordedPacket(TypedDict, total=False):
     event: str
 
 
+class Command(TypedDict):
+    """A command that was run beside the mount, and what it printed."""
+
+    cmd: str
+    out: str
+
+
 class Transcript(TypedDict, total=False):
     """One recording; see the INDEX of the collection for what each is about."""
 
@@ -70,6 +78,7 @@ class Transcript(TypedDict, total=False):
     helper_stdout: str
     helper_stderr: str
     mountinfo: list[str]
+    post: list[Command]
     server_argv: list[str]
     server_kind: str
     server_exit: int
@@ -88,6 +97,11 @@ def load(name: str) -> Transcript:
     """Return the transcript *name*."""
     transcript: Transcript = json.loads((DIRECTORY / f"{name}.json").read_text())
     return transcript
+
+
+def is_draft(transcript: Transcript) -> bool:
+    """Return whether the recorded service and helper speak the draft dialect."""
+    return transcript["name"].startswith("draft-")
 
 
 def said(packet: RecordedPacket) -> str:
