@@ -13,6 +13,7 @@ import stat
 
 from fuservice.errors import RefusalError
 from fuservice.helper.manifest import SOURCE
+from fuservice.linux import blockdev
 from fuservice.linux.fds import Fd
 from fuservice.linux.statfs import filesystem_type
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fuservice.helper.manifest import Manifest, Rule
 
 MOST_OPENS: Final = 4
+BLOCK_SIZES: Final = (512, 1024, 2048, 4096)  # bytes
 O_LARGEFILE: Final = 0o100000  # what a 32-bit server says; os.O_LARGEFILE is 0 on 64 bits
 ALLOWED_FLAGS: Final = (
     os.O_ACCMODE | os.O_EXCL | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | O_LARGEFILE | os.O_NOFOLLOW
@@ -51,12 +53,15 @@ class Grant:
         self.path = path
         self._rule, self._writable, self._opens = rule, writable, 0
         self._refusal: RefusalError | None = None
+        self._block_size_before: int | None = None
         self._pin: Fd | None = None
         try:
             # Safe: the caller's own path and rights, and O_PATH opens nothing: a FIFO does not block, a device does not act.
             self._pin = Fd(os.open(path, os.O_PATH | os.O_CLOEXEC))
             self._status = os.fstat(self._pin.fileno())
             self._judge()
+            if rule.kind == "loop" and stat.S_ISREG(self._status.st_mode):
+                self._become_loop_device()
         except OSError as error:
             self._refusal = RefusalError(error.errno or errno.EIO, f"{path}: {os.strerror(error.errno or errno.EIO)}")
         except RefusalError as refusal:
@@ -76,6 +81,14 @@ class Grant:
             raise RefusalError(
                 errno.EACCES, f"{self.path}: lies on {name}: its files are handles on the kernel, not data"
             )
+
+    def _become_loop_device(self) -> None:
+        """Pin a loop device over the file in its place; the device is gone when the last who has it open closes it."""
+        with self._reopen(os.O_RDWR if self._writable else os.O_RDONLY) as file:
+            device = blockdev.loop_device(file.fileno(), read_only=not self._writable)
+        assert self._pin is not None
+        self._pin.close()
+        self._pin, self._status = device, os.fstat(device.fileno())
 
     @property
     def is_block_device(self) -> bool:
@@ -124,6 +137,28 @@ class Grant:
         os.set_blocking(fd.fileno(), True)
         return fd
 
+    def set_block_size(self, fd: Fd, size: int) -> None:
+        """Set the block size (bytes) of the device *fd*, which open() gave; RefusalError where it is none that disks have."""
+        if size not in BLOCK_SIZES:
+            raise RefusalError(errno.EINVAL, f"{self.path}: block size {size}, expected one of {BLOCK_SIZES}")
+        try:
+            before = blockdev.block_size(fd.fileno())
+            blockdev.set_block_size(fd.fileno(), size)
+        except OSError as error:
+            raise RefusalError(
+                error.errno or errno.EIO, f"{self.path}: setting block size {size}: {error.strerror}"
+            ) from None
+        self._block_size_before = before if self._block_size_before is None else self._block_size_before
+
+    def restore(self) -> None:
+        """Give a device the block size back that it had before: nothing was mounted."""
+        if self._block_size_before is not None and self._pin is not None:
+            try:
+                with self._reopen(os.O_RDONLY) as fd:
+                    blockdev.set_block_size(fd.fileno(), self._block_size_before)
+            except (OSError, RefusalError):
+                return  # it is gone, or claimed by somebody else: then its block size is theirs
+
     def close(self) -> None:
         """Unpin; idempotent."""
         if self._pin is not None:
@@ -157,6 +192,11 @@ class Grants:
     def source_is_block_device(self) -> bool:
         """Whether the source was granted, and is a block device: the only source that fuseblk may have."""
         return self.source in self._table and self._table[self.source].is_block_device
+
+    def restore(self) -> None:
+        """Undo what was done to devices."""
+        for grant in self._table.values():
+            grant.restore()
 
     def close(self) -> None:
         """Close the pins; idempotent."""

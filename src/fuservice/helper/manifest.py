@@ -6,7 +6,7 @@ One line for each, read before anything is opened:
     option NAME KIND ACCESS    the value of -o NAME=
     readonly                   the mount is read-only, whatever was typed
 
-KIND is file, block or any (either); ACCESS is ro or rw. "#" begins a comment. Without a manifest the source may be
+KIND is file, block, any (either) or loop (a block device, and where a regular file is named, a loop device over it); ACCESS is ro or rw. "#" begins a comment. Without a manifest the source may be
 opened as ``any rw``, or ``any ro`` if the caller typed ro.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Where manifests are: the administrator's, then the ones that come with the drivers.
 DIRECTORIES: Final = ("/etc/fuservice/manifests", os.path.join(os.path.dirname(os.path.dirname(__file__)), "manifests"))  # noqa: PTH118, PTH120
 LARGEST: Final = 4_096  # bytes
-KINDS: Final = ("file", "block", "any")
+KINDS: Final = ("file", "block", "any", "loop")
 SOURCE: Final = ""  # the key of the source among the options' names
 
 

@@ -76,6 +76,7 @@ class Session:
         except BaseException:
             if self._attached is not None:
                 self._attached.detach()
+            self._grants.restore()
             raise
         finally:
             self._socket.close()
@@ -164,9 +165,9 @@ class Session:
         # Safe: a table look-up on bytes; what is opened is the inode that was pinned before the service was there.
         grant = self._grants.find(command.path)
         block_device = isinstance(command, m.OpenBlockDevice)
-        if block_device and command.block_size:
-            raise RefusalError(errno.EOPNOTSUPP, f"{grant.path}: setting a block size is not supported")
         with grant.open(command.flags, block_device=block_device) as fd:
+            if block_device and command.block_size:
+                grant.set_block_size(fd, command.block_size)
             self._send(self._connection.answer(), fd.fileno())
 
     def _set_type(self, command: m.Message) -> None:
