@@ -111,7 +111,7 @@ def _attributes(where: Path) -> None:
     for number in range(8):
         os.setxattr(where / "many", f"trusted.number{number}", b"\0binary\xff" * number)
     (where / "large").touch()
-    os.setxattr(where / "large", "trusted.large", os.urandom(2000))
+    os.setxattr(where / "large", "trusted.large", os.urandom(900))
     os.setxattr(where, "trusted.directory", b"directories too")
 
 
