@@ -27,6 +27,7 @@ ROWS = {
     "order": "what was said before TYPE counts as what was said after it",
     "one line": "one failure is one line, never none: the kernel's words after a semicolon, nothing that follows from it",
     "named": "each sentence begins with the program's name (the draft's say `mount.service', or nothing)",
+    "caged": "nothing falls back from a service to an uncaged server (docs/SECURITY.md, H)",
     "both": "a service speaks both dialects",
     "judged first": "a server's words are judged as a whole before it asks for a file",
 }
@@ -145,6 +146,13 @@ HELPER = {
         "device", exit=1, packets={2: NOTHING, 3: NOTHING}, stderr=(SAYS + "/dev/shm: Is a directory",)
     ),
     "srv-close-after-mount": Difference("died", mounts=()),
+    # mount.fuse3 hands the type to /bin/sh as the name of a program.
+    "mountfuse3-fallback": Difference(
+        "caged", exit=2, stderr=("mount.fuse3: no safe filesystem driver for nonesuch available.",)
+    ),
+    "mountfuse3-stale": Difference(
+        "caged", exit=2, stderr=("mount.fuse3: no safe filesystem driver for dead available.",)
+    ),
     # The draft dialect
     "draft-args-check": _named("no safe filesystem driver for nonesuch available."),
     "draft-args-no-service": _named("no safe filesystem driver for nonesuch available."),
@@ -209,10 +217,4 @@ SERVICE = {
     "lib-argv-short": Difference(
         "argv", stderr=("fuse: service args file of 34 bytes says argc 50, expected 1..1024",)
     ),
-}
-
-#: Transcripts of what we do not have so far.
-NOT_YET = {
-    "mountfuse3-fallback": "there is no mount.fuservice",
-    "mountfuse3-stale": "there is no mount.fuservice",
 }

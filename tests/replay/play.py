@@ -124,6 +124,8 @@ def subtype(transcript: Transcript) -> str:
 
 def our_words(transcript: Transcript) -> list[str]:
     """Return the words for our helper: the recorded ones, and the dialect where no service is there to tell it by."""
+    if transcript["helper"] == "mount.fuse3":
+        return ["fuservicemount", "--as-mount-helper", *transcript["helper_argv"]]
     name, *words = transcript["helper_argv"]
     told = transcript["name"].startswith("draft-args") or transcript["name"] == "draft-x-upstream-server"
     return [name, *(["--dialect=draft"] if told and words else []), *words]

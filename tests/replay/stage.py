@@ -41,6 +41,7 @@ SOCKETS_THERE = {
     "check-present-order": ("service_ll", socket.SOCK_SEQPACKET, True),
     "check-nonroot-0220": ("service_ll", socket.SOCK_SEQPACKET, True),
     "check-stale-socket": ("service_ll", socket.SOCK_SEQPACKET, False),
+    "mountfuse3-stale": ("dead", socket.SOCK_SEQPACKET, False),
     "draft-args-refused": ("dead", socket.SOCK_SEQPACKET, False),
     "args-refused": ("dead", socket.SOCK_SEQPACKET, False),
     "args-socket-wrongtype": ("strm", socket.SOCK_STREAM, True),

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from tests.peers.programs import helper_command
-from tests.replay.differences import HELPER, NOT_YET, ROWS, SERVICE
+from tests.replay.differences import HELPER, ROWS, SERVICE
 from tests.replay.outcome import Difference, Outcome, recorded_helper, recorded_service
 from tests.replay.play import against_helper, against_service, without_a_server
 from tests.replay.stage import stage
@@ -21,8 +21,7 @@ from tests.support.capabilities import PROGRAMS
 IDENTICAL, ON_PURPOSE, OTHER = "identical", "different on purpose", "other"
 VERDICTS: dict[str, str] = {}
 
-OURS = [name for name in names() if name not in NOT_YET]
-HELPERS = [name for name in OURS if "helper_argv" in load(name)]
+HELPERS = [name for name in names() if "helper_argv" in load(name)]
 
 
 def has_a_service(transcript: Transcript) -> bool:
@@ -33,7 +32,7 @@ def has_a_service(transcript: Transcript) -> bool:
 
 #: Those that the installed program plays too: each way that it ends.
 SOME = ("ll-success", "args-none", "args-type-slash", "args-refused", "ll-opts-many", "doit-flag-bind", "check-present")
-SERVICES = [name for name in OURS if has_a_service(load(name))]
+SERVICES = [name for name in names() if has_a_service(load(name))]
 
 
 def param(name: str) -> object:
@@ -103,16 +102,19 @@ def test_every_difference_has_a_row_and_a_recording() -> None:
     stated = {**HELPER, **SERVICE}
     assert {difference.row for difference in stated.values()} == set(ROWS)
     assert set(HELPER) <= set(HELPERS) and set(SERVICE) <= set(SERVICES)
-    assert set(NOT_YET) <= set(names())
 
 
 def test_nothing_else_differs(capsys: pytest.CaptureFixture[str]) -> None:
     """The last in this file: it counts what the others found."""
     count = Counter(VERDICTS.values())
-    replayed = "" if set(VERDICTS) == set(OURS) else f" ({len(OURS) - len(VERDICTS)} of {len(OURS)} were not replayed)"
+    replayed = (
+        ""
+        if set(VERDICTS) == set(names())
+        else f" ({len(names()) - len(VERDICTS)} of {len(names())} were not replayed)"
+    )
     with capsys.disabled():
         print(
             f"\ntranscripts: {count[IDENTICAL]} identical, {count[ON_PURPOSE]} different on purpose, "
-            f"{count[OTHER]} other{replayed}; left out: {', '.join(NOT_YET) or 'none'}"
+            f"{count[OTHER]} other{replayed}"
         )
     assert not count[OTHER]
