@@ -69,19 +69,13 @@ def _serve(fd: int, filesystem: Filesystem, policy: Policy, log_path: Path) -> i
 
 
 @contextlib.contextmanager
-def served(
-    point: Path,
-    filesystem: Filesystem,
-    *,
-    policy: Policy | None = None,
-    options: str = "",
-    flags: int = MS_NOSUID_NODEV,
-) -> Iterator[Served]:
-    """Mount *filesystem* on the directory *point*; on leaving, detach it and end its server."""
+def served(point: Path, filesystem: Filesystem, policy: Policy | None = None, device: str = "") -> Iterator[Served]:
+    """Mount *filesystem* on the directory *point* (as fuseblk of *device*); on leaving, detach it and end its server."""
     log_path = point.with_name(point.name + ".log")
     log_path.touch()
     fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    kernel.mount("memtree", os.fspath(point), "fuse", flags, f"fd={fd},rootmode=40000,user_id=0,group_id=0{options}")
+    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0"
+    kernel.mount(device or "memtree", os.fspath(point), "fuseblk" if device else "fuse", MS_NOSUID_NODEV, options)
     pid = os.fork()
     if not pid:
         status = RAISED

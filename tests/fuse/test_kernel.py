@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,12 +25,15 @@ from tests.fuse.kernelmount import ENDED_WELL, served
 from tests.support import kernel
 from tests.support.waiting import wait_until
 
+if TYPE_CHECKING:
+    from fuservice.drivers.memtree import Inode, Tree
+
 pytestmark = pytest.mark.needs("root", "fuse")
 MakePoint = Callable[[str], Path]
 
 TWICE = File(b"two names", mode=0o640, uid=12, gid=0x12345678)
 WHEN = 4_102_444_800 * 10**9 + 123_456_789  # in 2100
-TREE: dict[str, Any] = {
+TREE: dict[str, bytes | Inode | Tree] = {
     "plain": b"hello",
     "empty": b"",
     "large": bytes(range(256)) * 5000,
@@ -203,11 +206,15 @@ class Broken(Memtree):
     """A memtree some of whose files and directories break the driver."""
 
     def __init__(self) -> None:
-        super().__init__({"bad": b"1234", "good": b"good", "deep": b"", "dir": {"a": b""}, "huge": b""})
+        super().__init__(
+            {"bad": b"1234", "good": b"good", "deep": b"", "dir": {"a": b""}, "huge": b"", "restart": b"x"}
+        )
 
     def read(self, node: int, handle: int, offset: int, into: memoryview) -> memoryview:
         if node == 2:
             raise ValueError("extent beyond the end of the image")
+        if node == 7:
+            raise OSError(512, "ERESTARTSYS, which would leave the reader waiting")
         return super().read(node, handle, offset, into)
 
     def getattr(self, node: int) -> Attr:
@@ -219,14 +226,15 @@ class Broken(Memtree):
 def test_a_broken_file_is_eio_and_the_mount_lives_on(mount_point: Path) -> None:
     with served(mount_point, Broken()) as mount:
         for _ in range(3):
-            with pytest.raises(OSError, match="Input/output") as caught:
-                (mount_point / "bad").read_bytes()
-            assert caught.value.errno == errno.EIO
+            for name in ("bad", "restart"):
+                with pytest.raises(OSError, match="Input/output") as caught:
+                    (mount_point / name).read_bytes()
+                assert caught.value.errno == errno.EIO
             for name in ("deep", "huge"):
                 with pytest.raises(OSError, match="Input/output"), (mount_point / name).open("rb") as file:
                     os.fstat(file.fileno())
             assert (mount_point / "good").read_bytes() == b"good"
-        assert len(mount.log()) == 3
+        assert len(mount.log()) == 4
         assert "READ /bad: ValueError('extent beyond the end of the image') (test_kernel.py:" in mount.log()[0]
         assert not mount.ended()
 
@@ -253,6 +261,33 @@ def test_unmounting_ends_the_loop(mount_point: Path) -> None:
         kernel.umount2(os.fspath(mount_point))
         assert mount.wait() == ENDED_WELL
         assert mount.log() == []
+
+
+class Closing(Memtree):
+    """A memtree that leaves a mark when it is closed."""
+
+    def __init__(self, mark: Path) -> None:
+        super().__init__(TREE)
+        self.mark = mark
+
+    def destroy(self) -> None:
+        time.sleep(0.2)
+        self.mark.touch()
+
+
+@pytest.mark.needs("loop")
+def test_unmounting_a_block_device_waits_for_the_driver_to_close(mount_point: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    losetup = ["losetup", "--find", "--show", str(tmp_path / "disk")]
+    device = subprocess.run(losetup, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        with served(mount_point, Closing(tmp_path / "mark"), device=device) as mount:
+            assert (mount_point / "plain").read_bytes() == b"hello"
+            kernel.umount2(os.fspath(mount_point))
+            assert (tmp_path / "mark").exists()
+            assert mount.wait() == ENDED_WELL
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 def test_aborting_ends_the_loop(mount_point: Path) -> None:

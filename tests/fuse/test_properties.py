@@ -7,7 +7,7 @@ import errno
 import os
 import struct
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -99,7 +99,7 @@ dir_entries = st.builds(DirEntry, names, scalars | st.integers(1, 9), st.sampled
 views = st.sampled_from(
     [memoryview(b"12345678")[::2], memoryview(bytes(64)).cast("Q"), memoryview(b""), bytearray(b"x")]
 )
-answers: dict[str, st.SearchStrategy[Any]] = {
+answers: dict[str, st.SearchStrategy[object]] = {
     "lookup": entries, "getattr": attrs, "readlink": st.binary(max_size=5000), "read": st.binary(max_size=80) | views,
     "open": st.builds(Opened, scalars, scalars), "opendir": st.builds(Opened, scalars, st.sampled_from([0, 2]) | scalars),
     "readdir": st.lists(dir_entries, max_size=5), "getxattr": st.binary(max_size=70), "listxattr": st.lists(names, max_size=3),
@@ -111,23 +111,25 @@ answers: dict[str, st.SearchStrategy[Any]] = {
 class Wild(Filesystem):
     """A driver that answers what hypothesis likes, or raises it, or raises it halfway through a list."""
 
-    def __init__(self, draw: Callable[[st.SearchStrategy[Any]], Any]) -> None:
+    def __init__(self, draw: Callable[[st.SearchStrategy[object]], object]) -> None:
         for name, usual in answers.items():
             setattr(self, name, self._method(draw, usual))
 
     @staticmethod
-    def _method(draw: Callable[[st.SearchStrategy[Any]], Any], usual: st.SearchStrategy[Any]) -> Callable[..., Any]:
-        def method(*_: object) -> Any:
+    def _method(
+        draw: Callable[[st.SearchStrategy[object]], object], usual: st.SearchStrategy[object]
+    ) -> Callable[..., object]:
+        def method(*_: object) -> object:
             answer = draw(st.one_of(usual, usual, scalars, exceptions))
             if isinstance(answer, Exception):
                 raise answer
-            tail = draw(st.none() | exceptions) if isinstance(answer, list) else None
-            return Wild._torn(answer, tail) if tail else answer
+            tail = draw(st.none() | exceptions)
+            return Wild._torn(answer, tail) if isinstance(answer, list) and isinstance(tail, Exception) else answer
 
         return method
 
     @staticmethod
-    def _torn(items: list[Any], error: Exception) -> Iterator[Any]:
+    def _torn(items: list[object], error: Exception) -> Iterator[object]:
         yield from items
         raise error
 
@@ -209,7 +211,7 @@ class Model:
 
 @given(st.lists(steps, max_size=30))
 @settings(deadline=None)
-def test_nodes_are_counted_as_the_kernel_counts(sequence: list[tuple[str, Any, Any]]) -> None:
+def test_nodes_are_counted_as_the_kernel_counts(sequence: list[tuple[str, object, object]]) -> None:
     driver = Recorder(timeout_ns=FOREVER)
     with Kernel(driver) as kernel, pytest.MonkeyPatch.context() as patch:
         model = Model(kernel, patch)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 
-from fuservice.errors import RemoteProtocolError, printable
+from fuservice.errors import LONGEST_WORD, RemoteProtocolError
 from fuservice.fuse import abi
 
 TYPE_CHECKING = False
@@ -54,9 +54,9 @@ class Policy:
 
 
 def shown(value: object) -> str:
-    """Return *value* for a log line, whatever it is: short, printable, and without running into its limits."""
+    """Return *value* as repr() does, for a sentence that errors.printable() still makes harmless; short, and never raising."""
     try:
-        return printable(repr(value))
+        return repr(value)[:LONGEST_WORD]
     except Exception:  # noqa: BLE001 - an integer of 5,000 digits has no repr(), and a driver's class may have a wild one
         return f"<{type(value).__name__}>"
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import errno
 
-from fuservice.errors import printable
+from fuservice.errors import FuserviceError, printable
 from fuservice.fuse.abi import OP_NAMES
 from fuservice.fuse.codec import BadAnswerError, MalformedRequestError, errno_of, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from fuservice.fuse.nodes import Nodes
 
 #: So many different failures are logged; a damaged image may hold millions.
 MOST_LINES = 200
@@ -37,9 +39,7 @@ def answer_to(error: Exception) -> int:
 
 def _reason(error: Exception) -> str:
     """Say what happened; for a bug, with the line that raised it."""
-    if isinstance(error, (BadAnswerError, MalformedRequestError)):
-        return str(error)
-    if isinstance(error, OSError) and errno_of(error):
+    if isinstance(error, (BadAnswerError, FuserviceError)) or (isinstance(error, OSError) and errno_of(error)):
         return str(error)
     where = error.__traceback__
     while where and where.tb_next:
@@ -51,20 +51,26 @@ def _reason(error: Exception) -> str:
 class Failures:
     """Decides which failures are logged. The log function may fail: a broken log pipe is no reason to die."""
 
-    __slots__ = ("_log", "_seen")
+    __slots__ = ("_log", "_nodes", "_seen")
 
-    def __init__(self, log: Callable[[str], None]) -> None:
-        self._log = log
-        self._seen: set[tuple[int, bytes]] = set()
+    def __init__(self, log: Callable[[str], None], nodes: Nodes) -> None:
+        self._log, self._nodes = log, nodes
+        self._seen: set[tuple[int, int, bytes]] = set()
 
-    def note(self, opcode: int, path: bytes, error: Exception) -> None:
-        """Log *error* unless it is an ordinary answer, or was logged for this path and operation."""
+    def note(self, opcode: int, node: int, name: bytes, error: Exception) -> None:
+        """Log *error*, met at *name* in *node*, unless it is an ordinary answer or was logged for this place and operation."""
         if isinstance(error, OSError) and errno_of(error) and error.errno not in DAMAGE:
             return
-        key = (opcode, path)
+        key = (opcode, node, name)
         if key in self._seen or len(self._seen) > MOST_LINES:
             return
         self._seen.add(key)
+        try:
+            self._tell(opcode, self._nodes.path(node, name), error)
+        except MemoryError:
+            return  # the line is lost, but whoever asked still gets an answer
+
+    def _tell(self, opcode: int, path: bytes, error: Exception) -> None:
         if len(self._seen) > MOST_LINES:
             self.say(f"{MOST_LINES} different requests have failed; further failures are not logged")
         else:
@@ -75,5 +81,5 @@ class Failures:
         """Log *line*."""
         try:
             self._log(line)
-        except OSError:  # whoever read the log is gone
+        except (OSError, ValueError):  # whoever read the log is gone, or the file is closed
             return

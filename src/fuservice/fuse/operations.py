@@ -132,7 +132,7 @@ class Operations:
         try:
             self._fs.forget(node)
         except Exception as error:  # noqa: BLE001 - it must not raise, and there is nobody to answer
-            self._failures.note(Op.FORGET, self._nodes.path(node), error)
+            self._failures.note(Op.FORGET, node, b"", error)
 
     def _forget(self, node: int, _size: int) -> Body:
         if self._nodes.forget(node, abi.FORGET_IN.unpack_from(self._request, BODY)[0]):

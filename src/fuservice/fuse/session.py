@@ -63,7 +63,7 @@ class Session:
         self._fd, self._fs = fd, filesystem
         self.request = bytearray(REQUEST_SIZE)  #: where requests are read into
         self.nodes = Nodes()
-        self._failures = Failures(log)
+        self._failures = Failures(log, self.nodes)
         into = memoryview(bytearray(MAX_READ))
         self._operations = Operations(filesystem, self.request, into, policy or Policy(), self.nodes, self._failures)
         init: tuple[Handler, int] = (self._init, BODY + abi.INIT_IN.size)
@@ -133,7 +133,7 @@ class Session:
 
     def _refuse(self, opcode: int, unique: int, node: int, error: Exception) -> None:
         """Answer *error*; log it if it is worth a line."""
-        self._failures.note(opcode, self._path(opcode, node), error)
+        self._failures.note(opcode, node, self._name(opcode), error)
         self._operations.take_back(opcode)
         if opcode not in NO_REPLY:
             try:
@@ -144,12 +144,10 @@ class Session:
         if isinstance(error, UnsupportedKernelError):
             raise error
 
-    def _path(self, opcode: int, node: int) -> bytes:
-        name = b""
-        if opcode == Op.LOOKUP:
-            rest = bytes(self.request[BODY : BODY + abi.NAME_MAX])
-            name = rest.partition(b"\0")[0]
-        return self.nodes.path(node, name)
+    def _name(self, opcode: int) -> bytes:
+        """Return the name that the request is about, besides its node."""
+        rest = bytes(self.request[BODY : BODY + abi.NAME_MAX]) if opcode == Op.LOOKUP else b""
+        return rest.partition(b"\0")[0]
 
     def _init(self, _node: int, size: int) -> Body:
         offer = InitRequest(self.request, size)
@@ -178,4 +176,4 @@ class Session:
             try:
                 self._fs.destroy()
             except Exception as error:  # noqa: BLE001 - the mount is gone: there is nobody else to tell
-                self._failures.note(Op.DESTROY, b"/", error)
+                self._failures.note(Op.DESTROY, abi.ROOT_ID, b"", error)
