@@ -7,7 +7,6 @@ import fcntl
 import os
 import socket
 import stat
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import pytest
 from fuservice.linux import sockets
 from fuservice.linux.fds import Fd
 from fuservice.linux.sockets import Listener, SeqPacket, TruncatedPacketError
+from tests.service.script import send_with
 from tests.support.leaks import open_descriptors
 
 
@@ -30,13 +30,6 @@ def ends() -> Iterator[tuple[SeqPacket, SeqPacket]]:
 
 
 Ends = tuple[SeqPacket, SeqPacket]
-
-
-def send_raw(end: SeqPacket, data: bytes, fds: list[int]) -> None:
-    """Send what SeqPacket would not: several descriptors at once."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
-    with socket.socket(fileno=os.dup(end.fileno())) as raw:
-        raw.sendmsg([data], rights)
 
 
 def test_packets_stay_whole_and_the_end_is_empty(ends: Ends) -> None:
@@ -62,7 +55,7 @@ def test_a_descriptor_arrives_close_on_exec_and_owned(ends: Ends) -> None:
 
 def test_every_descriptor_is_counted(ends: Ends) -> None:
     one, other = ends
-    send_raw(one, b"x", [0, 1, 2])
+    send_with(one, b"x", [0, 1, 2])
     _, fds = other.receive_with_fds(10)
     assert len(fds) == 3
     for fd in fds:
@@ -72,7 +65,7 @@ def test_every_descriptor_is_counted(ends: Ends) -> None:
 def test_too_many_descriptors_leave_none(ends: Ends) -> None:
     one, other = ends
     before = open_descriptors()
-    send_raw(one, b"x", [0] * 10)
+    send_with(one, b"x", [0] * 10)
     with pytest.raises(TruncatedPacketError, match="over 4 descriptors"):
         other.receive_with_fds(10)
     assert open_descriptors() == before
