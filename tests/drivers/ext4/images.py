@@ -62,6 +62,37 @@ def full_image(directory: Path, name: str) -> Path:
     return path
 
 
+def small_tree(top: Path) -> Path:
+    """Make a tree of every kind of object that an ordinary user can make, to be copied by mke2fs -d."""
+    top.mkdir()
+    (top / "file").write_bytes(b"contents\n" * 1000)
+    (top / "short").write_bytes(b"in the inode, perhaps")
+    (top / "again").hardlink_to(top / "file")
+    (top / "fast").symlink_to("file")
+    (top / "slow").symlink_to("s" * 120)
+    os.mkfifo(top / "fifo")
+    for number in range(6):
+        below = top / f"directory-{number}" / "inner"
+        below.mkdir(parents=True)
+        for more in range(12 * number):
+            (below / f"entry-{more}-{'n' * more}").write_bytes(b"%d" % more * more)
+    with (top / "sparse").open("wb") as file:
+        for at in range(0, 60, 3):
+            os.pwrite(file.fileno(), b"piece", at * 8192)
+    with contextlib.suppress(OSError):
+        os.setxattr(top / "file", "user.small", b"small")
+        os.setxattr(top / "short", "user.large", b"L" * 700)
+    return top
+
+
+def small_image(directory: Path, name: str, options: str) -> Path:
+    """Make an image of 4 MiB with :func:`small_tree` in it, without any right: by mke2fs -d."""
+    tree = directory / "tree"
+    if not tree.exists():
+        small_tree(tree)
+    return mke2fs(directory / f"{name}.img", options, 4 * MIB, "-N", "512", "-d", os.fspath(tree))
+
+
 @contextlib.contextmanager
 def served(path: Path, *, offset: int = 0, size: int | None = None) -> Iterator[Ext4Filesystem]:
     """Open the image at *path* with our driver."""

@@ -39,6 +39,7 @@ MOST_EMPTY: Final = 4_000_000
 NAME_COST: Final = 128
 _CHUNK: Final = 1 << 18  # bytes of one read, at most
 _INLINE_FIRST: Final = 60  # bytes of an inline directory in i_block; the parent's number is the first four
+_NO_BLOCK: Final = -1
 _MOST_DAMAGED: Final = 10_000
 #: Stands in the cache for the names of a directory that has too many.
 _TOO_MANY: Final[dict[bytes, int]] = {}
@@ -102,7 +103,8 @@ class Directories:
     def _parse(self, inode: Inode, data: bytes, start: int, end: int, logical: int) -> DirBlock:
         found = parse_block(self._form, data, start, end, dots=logical == 0)
         if found.fault:
-            self._complain(inode, f"block {logical}: {found.fault}")
+            place = f"block {logical}" if logical >= 0 else "in the inode"
+            self._complain(inode, f"{place}: {found.fault}")
         return found
 
     def _complain(self, inode: Inode, what: str) -> None:
@@ -136,8 +138,8 @@ class Directories:
         rest = self._volume.continuation(inode)
         yield 1, inode.ino, stat.S_IFDIR, b"."
         yield 2, int.from_bytes(inode.blocks[:4], "little"), stat.S_IFDIR, b".."
-        yield from self._parse(inode, inode.blocks, 4, _INLINE_FIRST, -1).names
-        for behind, ino, kind, name in self._parse(inode, rest, 0, len(rest), -2).names:
+        yield from self._parse(inode, inode.blocks, 4, _INLINE_FIRST, _NO_BLOCK).names
+        for behind, ino, kind, name in self._parse(inode, rest, 0, len(rest), _NO_BLOCK).names:
             yield _INLINE_FIRST + behind, ino, kind, name
 
     def _remember(self, inode: Inode) -> dict[bytes, int]:

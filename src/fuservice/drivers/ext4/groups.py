@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from fuservice.drivers.ext4.metadata import Metadata
     from fuservice.drivers.ext4.superblock import Superblock
 
-_TABLE_LOW: Final = Struct("<I")  # 0x08: bg_inode_table_lo
-_TABLE_HIGH: Final = Struct("<I")  # 0x28: bg_inode_table_hi
+_PLACES: Final = Struct("<III")  # bg_block_bitmap, bg_inode_bitmap, bg_inode_table: at 0x00; their high halves at 0x20
 _FREE_AT: Final = 0x0C  # bg_free_blocks_count_lo, bg_free_inodes_count_lo; their high halves are 0x20 further on
 #: Beyond this many groups nobody adds up the descriptors: the superblock's own totals must do (128 TiB of 4 KiB blocks).
 MOST_GROUPS_COUNTED: Final = 1 << 20
@@ -78,16 +77,23 @@ class Groups:
 
     def _read_table(self, group: int) -> int:
         superblock = self._metadata.superblock
-        number, index = divmod(group, superblock.desc_per_block)
-        data = self._metadata.block(descriptor_block(superblock, number))
-        at = index * superblock.desc_size
-        (table,) = _TABLE_LOW.unpack_from(data, at + 0x08)
-        if superblock.desc_size >= 64:
-            table |= _TABLE_HIGH.unpack_from(data, at + 0x28)[0] << 32
+        _bitmap, _inode_bitmap, table = self.places(group)
         end = table + superblock.inode_blocks_per_group
         if not superblock.first_data_block <= table < end <= superblock.blocks_count:
             raise damaged(f"group {group}: its inode table would be blocks {table} to {end}")
-        return int(table)
+        return table
+
+    def places(self, group: int) -> tuple[int, int, int]:
+        """Return the blocks of *group*'s block bitmap and inode bitmap and the first of its inode table, as they are told."""
+        superblock = self._metadata.superblock
+        number, index = divmod(group, superblock.desc_per_block)
+        data = self._metadata.block(descriptor_block(superblock, number))
+        at = index * superblock.desc_size
+        blocks, inodes, table = _PLACES.unpack_from(data, at)
+        if superblock.desc_size < 64:
+            return blocks, inodes, table
+        blocks_high, inodes_high, table_high = _PLACES.unpack_from(data, at + 0x20)
+        return blocks_high << 32 | blocks, inodes_high << 32 | inodes, table_high << 32 | table
 
     def free_counts(self) -> tuple[int, int]:
         """Return the free clusters and free inodes of all groups, as their descriptors count them."""

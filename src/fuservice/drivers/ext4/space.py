@@ -7,13 +7,18 @@ Facts: statfs of the kernel's read-only mount, over images of every geometry (th
 from __future__ import annotations
 
 from fuservice.drivers.ext4 import features
-from fuservice.drivers.ext4.groups import super_groups
+from fuservice.drivers.ext4.groups import has_super, super_groups
 from fuservice.fuse.filesystem import StatFs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from fuservice.drivers.ext4.groups import Groups
     from fuservice.drivers.ext4.superblock import Superblock
+
+#: Clusters of structures that are looked at one by one, at most; more are estimated: nobody waits for statfs.
+MOST_COUNTED: Final = 500_000
 
 
 def statfs(superblock: Superblock, groups: Groups, journal_bytes: int) -> StatFs:
@@ -23,7 +28,7 @@ def statfs(superblock: Superblock, groups: Groups, journal_bytes: int) -> StatFs
     free = clusters << bits
     kept = superblock.r_blocks_count + (_reserved_clusters(superblock) << bits)
     return StatFs(
-        blocks=max(0, superblock.blocks_count - (overhead_clusters(superblock, journal_bytes) << bits)),
+        blocks=max(0, superblock.blocks_count - (overhead_clusters(superblock, groups, journal_bytes) << bits)),
         bfree=free,
         bavail=max(0, free - kept),
         files=superblock.inodes_count,
@@ -41,18 +46,43 @@ def _reserved_clusters(superblock: Superblock) -> int:
     return min((superblock.blocks_count >> superblock.cluster_ratio_bits) // 50, 4096)
 
 
-def overhead_clusters(superblock: Superblock, journal_bytes: int) -> int:
+def overhead_clusters(superblock: Superblock, groups: Groups, journal_bytes: int) -> int:
     """Return how many clusters hold the filesystem's own structures.
 
     With bigalloc the kernel takes the superblock's word where it gives one that can be true; else, and always without
     bigalloc, it counts.
     """
     bits = superblock.cluster_ratio_bits
-    if superblock.ro_compat & features.BIGALLOC and 0 < superblock.overhead_clusters <= superblock.blocks_count:
-        return superblock.overhead_clusters
     journal = -(-(journal_bytes >> superblock.shift) >> bits)
-    structures = superblock.first_data_block + structure_blocks(superblock)
-    return -(-structures >> bits) + journal
+    before = superblock.first_data_block >> bits
+    if not superblock.ro_compat & features.BIGALLOC:
+        return before + structure_blocks(superblock) + journal
+    if 0 < superblock.overhead_clusters <= superblock.blocks_count:
+        return superblock.overhead_clusters
+    descriptors = -(-superblock.groups // superblock.desc_per_block)
+    if superblock.groups * (4 + (superblock.inode_blocks_per_group + descriptors >> bits)) > MOST_COUNTED:
+        return before + (structure_blocks(superblock) >> bits) + journal
+    return before + len(_structure_clusters(superblock, groups)) + journal
+
+
+def _structure_clusters(superblock: Superblock, groups: Groups) -> set[int]:
+    """Return the clusters that hold structures: with bigalloc, several of them may share one."""
+    first, bits, length = superblock.first_data_block, superblock.cluster_ratio_bits, superblock.blocks_per_group
+    clusters: set[int] = set()
+
+    def add(start: int, count: int) -> None:
+        if first <= start and start + count <= superblock.blocks_count:
+            clusters.update(range(start - first >> bits, (start - first + count - 1 >> bits) + 1))
+
+    for group in range(superblock.groups):
+        blocks, inodes, table = groups.places(group)
+        add(blocks, 1)
+        add(inodes, 1)
+        if (table - first) % length + superblock.inode_blocks_per_group <= length:  # not astride two groups
+            add(table, superblock.inode_blocks_per_group)
+        if has_super(superblock, group):
+            add(first + group * length, 1 + -(-superblock.groups // superblock.desc_per_block))
+    return clusters
 
 
 def structure_blocks(superblock: Superblock) -> int:
