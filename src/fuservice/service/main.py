@@ -127,7 +127,7 @@ def _give_up(service: Service, error: FuserviceError | OSError) -> int:
     elif isinstance(error, ImageError):
         log(str(error))
     else:
-        log(f"fuse: {error.strerror if isinstance(error, OSError) else error}")
+        log(f"fuse: {(isinstance(error, OSError) and error.strerror) or error}")
     service.send_goodbye(EXIT_FAILURE)
     return EXIT_FAILURE
 
