@@ -9,7 +9,7 @@ import os
 
 from fuservice.errors import EXIT_FAILURE, UsageError
 from fuservice.helper.options import Options
-from fuservice.proto import layouts
+from fuservice.proto import argv, layouts
 from fuservice.proto.dialects import DIALECTS, DRAFT
 
 TYPE_CHECKING = False
@@ -93,6 +93,13 @@ class Request:
     def argv_file_words(self) -> list[bytes]:
         """What the service is told: the subtype in the place of the program's name, then the words."""
         return [os.fsencode(word) for word in (self.subtype, *self.words)]
+
+    def argv_file(self) -> bytes:
+        """Return the file that tells the service; CommandLineError where that is more than a service is told."""
+        try:
+            return argv.encode(self.argv_file_words, self.typed)
+        except UsageError as error:
+            raise CommandLineError(str(error)) from None
 
 
 def _take_type(words: Sequence[str]) -> tuple[list[str], str]:

@@ -15,6 +15,7 @@ from fuservice.errors import RefusalError
 from fuservice.helper.manifest import SOURCE
 from fuservice.linux import blockdev
 from fuservice.linux.fds import Fd
+from fuservice.linux.openat2 import RESOLVE_NO_MAGICLINKS, openat2
 from fuservice.linux.statfs import filesystem_type
 
 TYPE_CHECKING = False
@@ -57,7 +58,8 @@ class Grant:
         self._pin: Fd | None = None
         try:
             # Safe: the caller's own path and rights, and O_PATH opens nothing: a FIFO does not block, a device does not act.
-            self._pin = Fd(os.open(path, os.O_PATH | os.O_CLOEXEC))
+            # A link of /proc leads to what some process has open, whatever its name may be: it is not followed.
+            self._pin = openat2(path, os.O_PATH, RESOLVE_NO_MAGICLINKS)
             self._status = os.fstat(self._pin.fileno())
             self._judge()
             if rule.kind == "loop" and stat.S_ISREG(self._status.st_mode):

@@ -24,6 +24,7 @@ RETRY_TIMEOUT = 5.0  # seconds for the hello of a service that hung up on the fi
 
 def mount(request: Request, say: Callable[[str], None]) -> None:
     """Mount as *request* asks; FuserviceError, and nothing left, where that fails. *say* takes complaints on the way."""
+    request.argv_file()  # whether there is too much to tell is known before anybody is asked
     prctl.set_dumpable(0)  # we hold the caller's rights: nobody of the same uid shall trace us or reopen what we open
     rules = manifest.load(request.subtype)
     caller = Caller(fuseconf.read(say))
@@ -33,7 +34,7 @@ def mount(request: Request, say: Callable[[str], None]) -> None:
     def converse(dialect: Dialect, hello_timeout: float) -> None:
         Session(
             request, grants, mount_point, caller=caller, socket=_connect(request), say=say, read_only=rules.read_only,
-            dialect=dialect, hello_timeout=hello_timeout,
+            dialect=dialect, hello_timeout=min(hello_timeout, request.step_timeout),
         ).run()  # fmt: skip
 
     try:
@@ -62,7 +63,7 @@ def _in_either_dialect(dialect: Dialect | None, converse: Callable[[Dialect, flo
 def _connect(request: Request) -> SeqPacket:
     path = request.socket_path
     try:
-        return SeqPacket.connect(path, commandline.HELLO_TIMEOUT)
+        return SeqPacket.connect(path, min(commandline.HELLO_TIMEOUT, request.step_timeout))
     except (FileNotFoundError, ConnectionRefusedError) as error:
         if request.dialect is DRAFT and isinstance(error, ConnectionRefusedError):
             raise SystemCallError(f"{path}: {error.strerror}") from None

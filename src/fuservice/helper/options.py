@@ -100,6 +100,19 @@ def _check_typed(typed: Options) -> None:
         raise RefusalError(errno.EPERM, "the fuse server asks for allow_other, which was not typed: add -o allow_other")
 
 
+def check_mtab_options(raw: bytes, typed: Options) -> bytes:
+    """Return *raw*, a server's MTAB; RefusalError(EINVAL) where it holds more than notes for userspace.
+
+    mount(8) acts on some of what it is to write down (``X-mount.owner``, ``loop``), with root's rights, and ``user=`` says
+    who may unmount: so the former is not passed on, and the latter must be the caller's own word.
+    """
+    for name, value in split(os.fsdecode(raw)):
+        note = name.startswith("x-") and not name.startswith("x-mount.")
+        if not (note or name in ("-n", "nofail") or (name == "user" and (name, value) in typed.pairs)):
+            raise RefusalError(errno.EINVAL, f"mtab option `{join(name, value)}' is not one that a fuse server may set")
+    return raw
+
+
 def _number(name: str, value: str | None, least: int, most: int) -> int:
     number = int(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 12 else -1
     if not least <= number <= most:

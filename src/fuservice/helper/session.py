@@ -13,9 +13,9 @@ import time
 from fuservice.errors import NoHelloError, PeerGoneError, PolicyError, RefusalError, RemoteProtocolError, printable
 from fuservice.helper import commandline, mtab
 from fuservice.helper.attach import Attached, Plan, attach
-from fuservice.helper.options import KernelOptions, check_kernel_options
+from fuservice.helper.options import KernelOptions, check_kernel_options, check_mtab_options
 from fuservice.linux import fusedev, memfd
-from fuservice.proto import argv, layouts
+from fuservice.proto import layouts
 from fuservice.proto import messages as m
 from fuservice.proto.connection import HelperConnection
 from fuservice.proto.dialects import CURRENT, DRAFT, DraftSetType
@@ -95,7 +95,7 @@ class Session:
         except PeerGoneError as gone:
             raise silence(gone) from None
         self._step()
-        with memfd.sealed(self._connection.dialect.memfd_name, argv.encode(self._words, self._request.typed)) as file:
+        with memfd.sealed(self._connection.dialect.memfd_name, self._request.argv_file()) as file:
             self._device = self._open_device()  # before anything is sent: a service that gets the one gets the other
             self._send(self._connection.give(layouts.ARGV_NAME), file.fileno())
         self._send(self._connection.give(layouts.FUSEDEV_NAME), self._device.fileno())
@@ -199,7 +199,7 @@ class Session:
 
     def _set_mtab(self, command: m.Message) -> None:
         assert isinstance(command, m.SetMtab)
-        self._mtab = check_plain("mtab options", command.options)
+        self._mtab = check_mtab_options(check_plain("mtab options", command.options), self._request.options)
         self._send(self._connection.answer())
 
     def _mount(self, command: m.Message) -> None:
