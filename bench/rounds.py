@@ -1,7 +1,8 @@
 """How the benches measure: peers mounted side by side in a private mount namespace, each operation in alternating rounds.
 
 Server and client are pinned to one core, so a round sees the whole cost of a request: both programs and both switches
-between them. The figure of a peer is the median of its rounds, the ratio that of the medians.
+between them. The figure of a peer is the median of its rounds. A ratio is the median of the rounds' ratios: the peers of a
+round run right after each other, so what else the machine does at that time mostly cancels out.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def enter_private_namespace() -> None:
 def arguments(description: str) -> argparse.ArgumentParser:
     """Return the options that every bench has."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds of each peer (default 7)")
-    parser.add_argument("--ms", type=int, default=500, help="length of a round (default 500)")
+    parser.add_argument("--rounds", type=int, default=15, metavar="N", help="rounds of each peer (default 15)")
+    parser.add_argument("--ms", type=int, default=200, help="length of a round (default 200)")
     parser.add_argument(
         "--cpu", type=int, default=os.cpu_count() or 1, help="core for all, from 1 on (default: the last)"
     )
@@ -123,14 +124,13 @@ def _once(load: Path, operation: Operation, point: Path, options: argparse.Names
 
 def table(places: dict[str, Path], operations: Sequence[Operation], options: argparse.Namespace, load: Path) -> None:
     """Measure *operations* below each of *places*, print a table; the ratios are the first one's to each other one."""
-    first, *others = places
-    ratios = "".join(f"{'ratio to ' + name:>24}" for name in others)
+    ratios = "".join(f"{'ratio to ' + name:>24}" for name in list(places)[1:])
     print(f"{'':30}" + "".join(f"{name:>16}" for name in places) + ratios)
     for operation in operations:
         rounds = [[_once(load, operation, place, options) for place in places.values()] for _ in range(options.rounds)]
-        medians = dict(zip(places, map(statistics.median, zip(*rounds, strict=True)), strict=True))
-        ratios = "".join(f"{medians[first] / medians[other]:24.2f}" for other in others)
-        print(f"{operation.title:30}" + "".join(f"{m:16,.0f}" for m in medians.values()) + ratios, flush=True)
+        medians = "".join(f"{statistics.median(figures):16,.0f}" for figures in zip(*rounds, strict=True))
+        ratios = "".join(f"{statistics.median(r[0] / r[i] for r in rounds):24.2f}" for i in range(1, len(places)))
+        print(f"{operation.title:30}" + medians + ratios, flush=True)
 
 
 def compare(
