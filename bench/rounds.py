@@ -122,12 +122,19 @@ def _once(load: Path, operation: Operation, point: Path, options: argparse.Names
     return (int(size) / 1e6 if operation.per_byte else int(count)) / float(seconds)
 
 
+def _round(load: Path, operation: Operation, places: list[Path], options: argparse.Namespace, turn: int) -> list[float]:
+    """Measure each of *places* once, every second *turn* from the last to the first: going first must be nobody's gain."""
+    order = places if turn % 2 else places[::-1]
+    found = {place: _once(load, operation, place, options) for place in order}
+    return [found[place] for place in places]
+
+
 def table(places: dict[str, Path], operations: Sequence[Operation], options: argparse.Namespace, load: Path) -> None:
     """Measure *operations* below each of *places*, print a table; the ratios are the first one's to each other one."""
     ratios = "".join(f"{'ratio to ' + name:>24}" for name in list(places)[1:])
     print(f"{'':30}" + "".join(f"{name:>16}" for name in places) + ratios)
     for operation in operations:
-        rounds = [[_once(load, operation, place, options) for place in places.values()] for _ in range(options.rounds)]
+        rounds = [_round(load, operation, list(places.values()), options, turn) for turn in range(options.rounds)]
         medians = "".join(f"{statistics.median(figures):16,.0f}" for figures in zip(*rounds, strict=True))
         ratios = "".join(f"{statistics.median(r[0] / r[i] for r in rounds):24.2f}" for i in range(1, len(places)))
         print(f"{operation.title:30}" + medians + ratios, flush=True)
