@@ -14,6 +14,10 @@ from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 #: Exit codes of every program of the project. ``NO_SERVICE`` is said by us alone, never on a server's word.
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -93,10 +97,11 @@ class RefusalError(FuserviceError):
     """Refused: a request that we understand and will not do.
 
     ``errno`` goes to the peer as the answer; the sentence goes to the user. ``ends`` says that the request shows a peer not
-    worth talking to: it gets its answer, and the conversation ends.
+    worth talking to: it gets its answer, and the conversation ends. ``details`` are lines of the kernel's own.
     """
 
-    def __init__(self, errno: int, sentence: str = "", *, ends: bool = False) -> None:
+    def __init__(self, errno: int, sentence: str = "", *, ends: bool = False, details: Sequence[str] = ()) -> None:
         super().__init__(sentence or os.strerror(errno))
         self.errno = errno
         self.ends = ends
+        self.details = details

@@ -245,14 +245,22 @@ class BadReply(NamedTuple):
 
 
 REPLIES = (
-    BadReply("end of file", b"", 0, "wrong service reply size 0, expected 8"),
-    BadReply("short", wire("5245504c  REPL", "0000  half an errno"), 0, "wrong service reply size 6, expected 8"),
+    BadReply("end of file", b"", 0, "wrong service fsopen reply size 0, expected 8"),
     BadReply(
-        "long", wire("5245504c  REPL", "00000000  errno", "00  more"), 0, "wrong service reply size 9, expected 8"
+        "short", wire("5245504c  REPL", "0000  half an errno"), 0, "wrong service fsopen reply size 6, expected 8"
+    ),
+    BadReply(
+        "long",
+        wire("5245504c  REPL", "00000000  errno", "00  more"),
+        0,
+        "wrong service fsopen reply size 9, expected 8",
     ),
     BadReply("magic", wire("5245504d  REPM", "00000000  errno"), 0, "expected a service reply, got packet 5245504d"),
     BadReply(
-        "a descriptor", wire("5245504c  REPL", "00000000  errno"), 1, "a reply came with 1 descriptors, expected none"
+        "a descriptor",
+        wire("5245504c  REPL", "00000000  errno"),
+        1,
+        "service fsopen reply came with 1 descriptors, expected none",
     ),
     BadReply(
         "an error that is none",

@@ -29,12 +29,13 @@ class Example(NamedTuple):
     codes: tuple[int, int, int]
     open_flags: int = os.O_EXCL
     missing: str = "{}: opening file: {}."
+    unknown: int = 1  # the code for an option that nobody knows
 
 
 EXAMPLES = {
-    "draft-hello": Example(2, layouts.S_IFDIR, (errno.EINVAL, errno.EINVAL, 1), 0, "{}: {}"),
+    "draft-hello": Example(2, layouts.S_IFDIR, (errno.EINVAL, errno.EINVAL, 1), 0, "{}: {}", errno.EINVAL),
     "service_ll": Example(2, layouts.S_IFDIR, (1, 1, 1)),
-    "service_hl": Example(2, layouts.S_IFDIR, (1, 2, 4)),
+    "service_hl": Example(2, layouts.S_IFDIR, (1, 2, 4), unknown=3),
     "null": Example(1, layouts.S_IFREG, (1, 2, 4)),
 }
 OWN_OPTIONS = ("require_bdev", "sync")
@@ -65,13 +66,10 @@ def fail(sentence: str) -> int:
 def serve(service: Service, example: Example, args: Sequence[str]) -> int:
     """Hold the conversation to its end."""
     bad_words, no_mount_point, no_mount = example.codes
-    try:
-        line = service.parse_cmdline_opts(args, OWN_OPTIONS)
-        if line.show_help or line.show_version:
-            service.send_goodbye(0)
-            return 0
-    except UsageError as error:
-        return give_up(service, bad_words, f"fuse: {error}")
+    line = service.parse_cmdline_opts(args, OWN_OPTIONS)
+    if line.show_help or line.show_version:
+        service.send_goodbye(0)
+        return 0
     if len(line.positional) > example.positional:
         return give_up(service, bad_words, f"fuse: invalid argument `{line.positional[example.positional]}'")
     image = None
@@ -84,7 +82,10 @@ def serve(service: Service, example: Example, args: Sequence[str]) -> int:
     try:
         if len(line.positional) < example.positional:
             return give_up(service, no_mount_point, "error: no mountpoint specified")
+        line.check_known()
         return mount(service, example, line, no_mount)
+    except UsageError as error:
+        return give_up(service, example.unknown, f"fuse: {error}")
     finally:
         if image is not None:
             image.close()

@@ -111,7 +111,7 @@ def test_options_of_the_servers_own_come_first() -> None:
 )
 def test_every_unknown_word_is_named(words: list[str], named: str) -> None:
     with pytest.raises(UsageError) as error:
-        parse(*words)
+        parse(*words).check_known()
     assert str(error.value) == f"unknown option(s): `{named}'"
 
 

@@ -167,4 +167,4 @@ def _attach_by_mount2(plan: Plan, mount_point: MountPoint) -> Attached:
 
 def _refusal(step: str, error: OSError, messages: list[str]) -> RefusalError:
     number = error.errno or errno.EIO
-    return RefusalError(number, "; ".join([f"{step}: {os.strerror(number)}", *messages]))
+    return RefusalError(number, f"{step}: {os.strerror(number)}", details=messages)

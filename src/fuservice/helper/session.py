@@ -126,7 +126,7 @@ class Session:
                 if refusal.ends or (self._connection.dialect.refusal_ends and not asks_for_file(packet)):
                     raise
                 if not self._is_quiet(packet):
-                    self._complain(str(refusal))
+                    self._complain(refusal)
 
     @staticmethod
     def _is_quiet(packet: bytes) -> bool:
@@ -223,7 +223,8 @@ class Session:
         try:
             self._attached = attach(plan, self._mount_point, new_api=self._new_api)
         except RefusalError as refusal:
-            raise RefusalError(self._connection.dialect.mount_errno or refusal.errno, str(refusal)) from None
+            number = self._connection.dialect.mount_errno or refusal.errno
+            raise RefusalError(number, str(refusal), details=refusal.details) from None
         self._send(self._connection.answer())
 
     # ---- small things ----
@@ -256,10 +257,11 @@ class Session:
         except ConnectionError:
             return b""
 
-    def _complain(self, sentence: str) -> None:
+    def _complain(self, refusal: RefusalError) -> None:
         self._complaints += 1
         if self._complaints <= MOST_COMPLAINTS:
-            self._say(printable(sentence))
+            kernel = "".join(f"\n Error: {printable(line)}" for line in refusal.details)  # as libfuse's helper has it
+            self._say(printable(str(refusal)) + kernel)
         elif self._complaints == MOST_COMPLAINTS + 1:
             self._say("more complaints are not shown")
 

@@ -198,7 +198,7 @@ class ServiceConnection(_Connection):
         if not self._outstanding:
             raise RemoteProtocolError(f"an answer of {len(packet)} bytes to no command")
         command = self._outstanding.pop(0)
-        answer = self._file(command.path, packet, fds) if isinstance(command, m.Open) else self._reply(packet, fds)
+        answer = self._file(command.path, packet, fds) if isinstance(command, m.Open) else _reply(command, packet, fds)
         if answer.error == 0:
             self._granted(command)
         return answer
@@ -225,12 +225,14 @@ class ServiceConnection(_Connection):
             raise RemoteProtocolError(f"did not receive valid fd for `{shown}' but {what}? (got {fds} descriptors)")
         return file
 
-    def _reply(self, packet: bytes, fds: int) -> m.Reply:
-        if fds:
-            raise RemoteProtocolError(f"a reply came with {fds} descriptors, expected none")
-        if len(packet) != m.Reply.layout.size:
-            raise RemoteProtocolError(f"wrong service reply size {len(packet)}, expected {m.Reply.layout.size}")
-        return _decode(m.Reply, packet)
+
+def _reply(command: m.Message, packet: bytes, fds: int) -> m.Reply:
+    name = command.title.removesuffix(" command")
+    if fds:
+        raise RemoteProtocolError(f"service {name} reply came with {fds} descriptors, expected none")
+    if len(packet) != m.Reply.layout.size:
+        raise RemoteProtocolError(f"wrong service {name} reply size {len(packet)}, expected {m.Reply.layout.size}")
+    return _decode(m.Reply, packet)
 
 
 def _decode(kind: type[_M], packet: bytes) -> _M:

@@ -44,6 +44,12 @@ class CommandLine:
         self.kernel: list[str] = []  # options for the kernel's fuse, as typed
         self.mtab: list[str] = []  # options that only /run/mount/utab shows
         self.own: dict[str, str | None] = {}  # the server's own options
+        self.unknown: list[str] = []  # words that nobody knows
+
+    def check_known(self) -> None:
+        """UsageError that names every word that nobody knows, as libfuse does: ``unknown option(s): `-o nosuchoption'``."""
+        if self.unknown:
+            raise UsageError(f"unknown option(s): `{' '.join(self.unknown)}'")
 
     @property
     def suid(self) -> bool:
@@ -59,23 +65,21 @@ class CommandLine:
 def parse_cmdline_opts(args: Sequence[str], own: Collection[str] = ()) -> CommandLine:
     """Sort *args* (the program's name first); *own* are the names of the server's own ``-o`` options.
 
-    UsageError names every word that nobody knows, as libfuse does: ``unknown option(s): `-o nosuchoption'``.
+    What nobody knows is kept, and judged by the mount (``check_known``): libfuse's servers ask for their files before.
     """
-    line, unknown = CommandLine(), []
+    line = CommandLine()
     words = iter(args[1:])
     for word in words:
         if word == "--":
             line.positional += words
         elif word == "-o":
-            unknown += _options(line, next(words, ""), own)
+            line.unknown += _options(line, next(words, ""), own)
         elif word.startswith("-o"):
-            unknown += _options(line, word[2:], own)
+            line.unknown += _options(line, word[2:], own)
         elif not word.startswith("-") or word == "-":
             line.positional.append(word)
         elif not _switch(line, word):
-            unknown.append(word)
-    if unknown:
-        raise UsageError(f"unknown option(s): `{' '.join(unknown)}'")
+            line.unknown.append(word)
     return line
 
 

@@ -73,6 +73,7 @@ def _mount_and_run(
 ) -> int:
     try:
         service.finish_file_requests()
+        line.check_known()
         filesystem = driver(log).load(image, line.own)
         if driver.read_only:
             line.flags |= layouts.MS_RDONLY

@@ -140,8 +140,9 @@ class Service:
     def session_mount(self, line: CommandLine, mount_point: str) -> None:
         """Have the filesystem mounted on *mount_point* as *line* says; the session may start then. [session_mount]
 
-        OSError with the step that failed.
+        OSError with the step that failed; UsageError, and nothing is asked, where *line* has words that nobody knows.
         """
+        line.check_known()
         source = line.fsname or line.subtype or self.args[0]
         subtype = line.subtype or ("" if line.fsname else self.args[0])
         self._ask("service fsopen", self._connection.dialect.set_type(subtype, fuseblk=line.fuseblk))
