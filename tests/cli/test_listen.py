@@ -1,0 +1,224 @@
+"""``fuservice listen`` as people type it: sentences, exit codes, and mounts that outlive it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fuservice.cage.plan import Profile, plan
+from fuservice.cli.main import main
+from fuservice.linux.sockets import Listener, SeqPacket
+from tests.launch.listening import Listening
+from tests.support import kernel
+from tests.support.capabilities import PROGRAMS
+from tests.support.mounts import mounted
+from tests.support.waiting import holds_within, wait_until
+
+needs_root = pytest.mark.needs("root", "installed")
+Listen = Callable[..., Listening]
+
+
+def typed(*words: str | Path, before: tuple[str, ...] = ()) -> tuple[int, str, str]:
+    """Return exit code, output and complaints of ``fuservice listen`` with these words."""
+    command = [*before, PROGRAMS / "fuservice", "listen", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, cwd="/")
+    return done.returncode, done.stdout, done.stderr
+
+
+def complained(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object, str]:
+    """Return exit code and last complaint of the same, carried out in this process; it must not get as far as listening."""
+    try:
+        code: int | str | None = main(["listen", *words])
+    except SystemExit as error:
+        code = error.code
+    return code, capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "fuservice listen: the following arguments are required: TYPE"),
+        (["memtree", "--nosuch"], "fuservice: unrecognized arguments: --nosuch"),
+        (["memtree", "--socket-mode=9"], "fuservice listen: argument --socket-mode: invalid octal mode value: '9'"),
+        (
+            ["memtree", "--socket-mode=7777"],
+            "fuservice listen: argument --socket-mode: invalid octal mode value: '7777'",
+        ),
+        (["memtree", "--socket-mode=-1"], "fuservice listen: argument --socket-mode: invalid octal mode value: '-1'"),
+        (["nosuch"], "fuservice: no driver for type `nosuch': there are ext2, ext3, ext4, memtree"),
+        (
+            ["memtree", "../x"],
+            "fuservice: `../x' is no type name: expected 1 to 64 of the characters A-Z a-z 0-9 . _ + -",
+        ),
+        ([".."], "fuservice: `..' is no type name: expected 1 to 64 of the characters A-Z a-z 0-9 . _ + -"),
+        ([""], "fuservice: `' is no type name: expected 1 to 64 of the characters A-Z a-z 0-9 . _ + -"),
+        (["a\x1b[m"], r"fuservice: `a\x1b[m' is no type name: expected 1 to 64 of the characters A-Z a-z 0-9 . _ + -"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_64_and_a_sentence(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert complained(capsys, *words) == (64, sentence)
+
+
+def test_dry_run_prints_the_cage_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["listen", "memtree", "--dry-run", f"--socket-dir={tmp_path}/sockets"]) == 0
+    assert capsys.readouterr().out.splitlines() == [operation.describe() for operation in plan(Profile())]
+    assert not (tmp_path / "sockets").exists()
+
+
+@pytest.mark.needs("nobody-python", "installed")
+def test_others_than_root_are_told_why_not() -> None:
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    code, out, complaint = typed("memtree", "--socket-dir=/tmp/never", before=nobody)
+    assert (code, out) == (1, "")
+    assert complaint == (
+        "fuservice: listen: needs root: a server must get a user of its own, and nobody else can give it one (try sudo)\n"
+    )
+    assert typed("memtree", "--dry-run", before=nobody)[0] == 0
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("prepare", "sentence"),
+    [
+        (lambda place: place.mkdir(mode=0o777) or place.chmod(0o775), "a socket directory must be root's or yours"),
+        (lambda place: place.touch(), "File exists"),
+        (lambda place: (place / "ext2").mkdir(parents=True), "ext2: is in the way, and is not a socket"),
+    ],
+    ids=["group-writable", "a file", "something in the way"],
+)
+def test_a_place_that_will_not_do_is_named(prepare: Callable[[Path], object], sentence: str, tmp_path: Path) -> None:
+    place = tmp_path / "sockets"
+    prepare(place)
+    code, out, complaint = typed("memtree", "ext2", f"--socket-dir={place}")
+    assert (code, out) == (1, "")
+    assert sentence in complaint and complaint.startswith(f"fuservice: {place}") and complaint.count("\n") == 1
+    assert not (place / "memtree").exists()  # the first type's socket went with the second's failure
+
+
+@needs_root
+def test_a_path_that_is_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
+    name = "x" * (108 - len(f"{tmp_path}//memtree"))  # one byte more than a socket's address has room for
+    code, _, complaint = typed("memtree", f"--socket-dir={tmp_path}/{name}")
+    assert code == 1 and complaint.endswith("x/memtree: cannot listen there: File name too long\n")
+
+
+@needs_root
+def test_somebody_who_listens_already_is_left_alone(tmp_path: Path) -> None:
+    listener = Listener(f"{tmp_path}/memtree", 0o600)
+    code, _, complaint = typed("memtree", f"--socket-dir={tmp_path}")
+    assert (code, complaint) == (1, f"fuservice: {tmp_path}/memtree: somebody listens there already\n")
+    SeqPacket.connect(listener.path, 1.0).close()
+    listener.close()
+
+
+# ---- listening ----
+
+
+@pytest.fixture
+def listen(tmp_path: Path) -> Iterator[Listen]:
+    """Give a function that runs ``fuservice listen`` with some words, in a directory for the test."""
+    started: list[Listening] = []
+
+    def run(*words: str) -> Listening:
+        command = [os.fspath(PROGRAMS / "fuservice"), "listen", f"--socket-dir={tmp_path}/sockets", *words]
+        started.append(Listening(command, tmp_path / "log", tmp_path / "sockets"))
+        started[-1].wait_for("listening on ")
+        return started[-1]
+
+    yield run
+    for listening in started:
+        listening.program.stop()
+
+
+@needs_root
+def test_it_says_where_it_listens_and_with_which_mode(listen: Listen) -> None:
+    listening = listen("memtree", "ext4", "--socket-mode=660")
+    said = listening.wait_for("/ext4\n")
+    assert said == "".join(f"listening on {listening.directory}/{name}\n" for name in ("memtree", "ext4"))
+    assert {stat.S_IMODE(p.lstat().st_mode) for p in listening.directory.iterdir()} == {0o660}
+    assert listening.program.stop() == 0
+
+
+@needs_root
+def test_a_stale_socket_is_replaced(tmp_path: Path, listen: Listen) -> None:
+    (tmp_path / "sockets").mkdir()
+    Listener(f"{tmp_path}/sockets/memtree", 0o600).close()
+    listening = listen("memtree")
+    listening.connect("memtree").close()
+
+
+Mounted = tuple[Listening, Path]
+
+
+@pytest.fixture
+def memtree(listen: Listen, mount_point: Path) -> Mounted:
+    """Give a listener and a mount that was made through it."""
+    listening = listen("memtree")
+    helper = [
+        os.fspath(PROGRAMS / "fuservicemount"),
+        os.fspath(mount_point),
+        "-t",
+        "memtree",
+        f"--socket-dir={listening.directory}",
+    ]
+    done = subprocess.run(helper, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    return listening, mount_point
+
+
+def works(point: Path) -> bool:
+    """Say whether the mount answers."""
+    return (point / "hello").read_bytes().startswith(b"Hello") and sorted(os.listdir(point)) == [
+        "again", "deep", "hello", "link",
+    ]  # fmt: skip
+
+
+@pytest.mark.needs("root", "fuse", "installed")
+def test_told_to_end_it_waits_for_the_mount_and_listens_no_more(memtree: Mounted) -> None:
+    listening, point = memtree
+    assert works(point)
+    listening.signal(signal.SIGTERM)
+    wait_until(lambda: os.listdir(listening.directory) == [], "the sockets to be gone")
+    assert not holds_within(0.2, listening.program.ended)
+    assert works(point)
+    kernel.umount2(os.fspath(point))
+    wait_until(listening.program.ended, "the end")
+    assert listening.program.stop() == 0
+
+
+@pytest.mark.needs("root", "fuse", "installed")
+@pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGTERM, signal.SIGINT]], ids=["killed", "told twice"])
+def test_without_it_the_mount_lives_on(memtree: Mounted, signals: list[int]) -> None:
+    listening, point = memtree
+    (server,) = listening.servers()
+    for number in signals:
+        listening.signal(number)
+        wait_until(lambda: listening.program.ended() or os.listdir(listening.directory) == [], "the signal to arrive")
+    wait_until(listening.program.ended, "the end")
+    assert works(point)
+    assert mounted(point) is not None and Path(f"/proc/{server}").exists()
+    kernel.umount2(os.fspath(point))
+
+
+@needs_root
+def test_a_log_that_nobody_reads_is_no_reason_to_end(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    command = [os.fspath(PROGRAMS / "fuservice"), "listen", "memtree", f"--socket-dir={tmp_path}/sockets"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writing, text=True) as listener:
+        assert listener.stdout is not None and listener.stdout.readline().startswith("listening on ")
+        os.close(writing)
+        os.close(reading)
+        for _ in range(3):
+            with SeqPacket.connect(f"{tmp_path}/sockets/memtree", 5.0) as connection:
+                connection.send(b"nonsense")
+                assert connection.receive(100) == b""  # the server said what it thinks of that, to nobody
+        listener.terminate()
+        assert listener.wait(10) == 0

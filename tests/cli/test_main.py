@@ -1,0 +1,77 @@
+"""``fuservice`` itself: what it says when a command is missing or wrong, and how failures become words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from fuservice import __version__, errors
+from fuservice.cli import listen
+from fuservice.cli.main import main, parser
+
+
+@pytest.mark.parametrize("words", [[], ["nosuch"], ["--nosuch"], ["listen"], ["umount"]])
+def test_a_wrong_command_line_is_64_and_shows_the_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(words)
+    assert error.value.code == errors.EXIT_USAGE
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("usage: fuservice")
+    assert said.err.splitlines()[-1].startswith("fuservice")
+
+
+def test_help_and_version_are_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, expected in ((["--version"], f"fuservice {__version__}\n"), (["--help"], "usage: fuservice")):
+        with pytest.raises(SystemExit) as error:
+            main(words)
+        assert error.value.code == 0
+        assert capsys.readouterr().out.startswith(expected)
+
+
+def test_every_command_explains_itself() -> None:
+    assert "To mount: fuservicemount(8)." in parser().format_help()
+
+
+def raising(error: BaseException) -> Callable[[object], None]:
+    """Return a command that fails with *error*."""
+
+    def run(_options: object) -> None:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UsageError("words"), 64),
+        (errors.NoServiceError("words"), 2),
+        (errors.PolicyError("words"), 1),
+        (errors.ImageError("words"), 1),
+        (errors.SystemCallError("words"), 1),
+        (errors.RemoteProtocolError("words"), 1),
+        (errors.RefusalError(13, "words"), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_known_failure_is_one_line_and_its_exit_code(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(listen, "run", raising(error))
+    assert main(["listen", "memtree"]) == code
+    assert capsys.readouterr().err == "fuservice: words\n"
+
+
+def test_a_strangers_words_cannot_move_the_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(listen, "run", raising(errors.PolicyError("\x1b[2J\nfuservice: all is well")))
+    assert main(["listen", "memtree"]) == 1
+    assert capsys.readouterr().err == "fuservice: \\x1b[2J\\nfuservice: all is well\n"
+
+
+def test_an_unknown_failure_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listen, "run", raising(ZeroDivisionError("a bug")))
+    with pytest.raises(ZeroDivisionError):
+        main(["listen", "memtree"])
