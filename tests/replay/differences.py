@@ -21,7 +21,6 @@ ROWS = {
     "fuseblk": "fuseblk: the source must be a granted block device",
     "device": "FUSE_KERN_DEVICE: only from root, and must be the fuse device",
     "argv": "the argv file's reader is bounded by the file",
-    # Not in the specification's table so far.
     "died": "the server is gone before BYEE: what was mounted is unmounted",
     "descriptors": "descriptors on the server's packets are refused by the kernel (SO_PASSRIGHTS off), not dropped",
     "order": "what was said before TYPE counts as what was said after it",

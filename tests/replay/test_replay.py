@@ -16,7 +16,7 @@ from tests.replay.outcome import Difference, Outcome, recorded_helper, recorded_
 from tests.replay.play import against_helper, against_service, without_a_server
 from tests.replay.stage import stage
 from tests.replay.transcripts import Transcript, load, names
-from tests.support.capabilities import PROGRAMS
+from tests.support.capabilities import PROGRAMS, REPOSITORY
 
 IDENTICAL, ON_PURPOSE, OTHER = "identical", "different on purpose", "other"
 VERDICTS: dict[str, str] = {}
@@ -102,6 +102,14 @@ def test_every_difference_has_a_row_and_a_recording() -> None:
     stated = {**HELPER, **SERVICE}
     assert {difference.row for difference in stated.values()} == set(ROWS)
     assert set(HELPER) <= set(HELPERS) and set(SERVICE) <= set(SERVICES)
+
+
+def test_each_row_is_in_the_specification() -> None:
+    """A difference that is used, and one that is specified, are the same thing."""
+    table = (REPOSITORY / "docs/protocol.md").read_text().partition("## Where we differ on purpose")[2]
+    specified = {line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")} - {"row"}
+    used = {difference.row for difference in (*HELPER.values(), *SERVICE.values())}
+    assert used <= set(ROWS) <= specified
 
 
 def test_nothing_else_differs(capsys: pytest.CaptureFixture[str]) -> None:
