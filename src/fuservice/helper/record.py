@@ -21,7 +21,7 @@ LARGEST: Final = 16_384  # bytes
 
 def write(mount: int, facts: Mapping[str, str], directory: str = DIRECTORY) -> None:
     """Record *facts* (name → one line) about the mount that descriptor *mount* stands for. Failure is ignored: it is mounted."""
-    text = "".join(f"{name}\t{value.encode('unicode_escape').decode()}\n" for name, value in facts.items())
+    text = b"".join(b"%b\t%b\n" % (name.encode(), _escape(os.fsencode(value))) for name, value in facts.items())
     try:
         os.makedirs(directory, mode=0o755, exist_ok=True)  # noqa: PTH103
         path = f"{directory}/{mountinfo.unique_id(mount)}"
@@ -30,7 +30,7 @@ def write(mount: int, facts: Mapping[str, str], directory: str = DIRECTORY) -> N
     except OSError:
         return
     try:
-        os.write(fd, text.encode())
+        os.write(fd, text)
     finally:
         os.close(fd)
 
@@ -45,21 +45,26 @@ def read(directory: str = DIRECTORY) -> dict[int, dict[str, str]]:
     for name in names:
         if name.isascii() and name.isdigit() and len(name) < 20:
             try:
-                with open(f"{directory}/{name}", encoding="utf-8") as file:  # noqa: PTH123
+                with open(f"{directory}/{name}", "rb") as file:  # noqa: PTH123
                     records[int(name)] = parse(file.read(LARGEST))
-            except (OSError, UnicodeDecodeError):
+            except OSError:
                 continue
     return records
 
 
-def parse(text: str) -> dict[str, str]:
-    """Return the facts in *text*, the content of one record."""
+def parse(text: bytes) -> dict[str, str]:
+    """Return the facts in *text*, the content of one record; lines that are none are passed over."""
     facts: dict[str, str] = {}
-    for line in text.splitlines():
-        name, tab, value = line.partition("\t")
+    for line in text.split(b"\n"):
+        name, tab, value = line.partition(b"\t")
         if tab:
-            facts[name] = value.encode("latin-1", "backslashreplace").decode("unicode_escape", "replace")
+            facts[os.fsdecode(name)] = os.fsdecode(mountinfo.unescape(value))
     return facts
+
+
+def _escape(value: bytes) -> bytes:
+    """Return *value* on one line, in the way of mountinfo: a backslash and control characters are \\NNN."""
+    return b"".join(b"\\%03o" % byte if byte in b"\\\x7f" or byte < 0x20 else bytes((byte,)) for byte in value)
 
 
 def remove(unique_id: int, directory: str = DIRECTORY) -> None:

@@ -69,7 +69,7 @@ class Mount:
 def parse(text: bytes) -> Iterator[Mount]:
     """Yield the mounts in *text*, the content of a mountinfo file; lines that are none are passed over."""
     for line in text.split(b"\n"):  # not splitlines(): the kernel escapes no carriage return
-        words = [os.fsdecode(_unescape(word)) for word in line.split(b" ")]
+        words = [os.fsdecode(unescape(word)) for word in line.split(b" ")]
         if "-" not in words[6:] or not (_is_id(words[0]) and _is_id(words[1])):
             continue
         dash = words.index("-", 6)
@@ -82,7 +82,7 @@ def _is_id(word: str) -> bool:
     return word.isascii() and word.isdecimal() and len(word) < 20
 
 
-def _unescape(word: bytes) -> bytes:
+def unescape(word: bytes) -> bytes:
     """Undo the kernel's \\040 for space, \\011 tab, \\012 newline and \\134 backslash (fs/proc_namespace.c, mangle())."""
     parts = word.split(b"\\")
     plain = [parts[0]]

@@ -89,6 +89,8 @@ class Message:
     def _string(cls, raw: bytes) -> bytes:
         if cls.lenient and raw[-1:] != b"\0":
             raw += b"\0"
+        if raw == b"\0":  # where the NUL may be missing, the size does not say so
+            raise RefusalError(errno.EINVAL, f"{cls.title} too small")
         if raw[-1:] != b"\0":
             raise RefusalError(errno.EINVAL, f"{cls.title} must be null terminated")
         if (end := raw.index(b"\0")) != len(raw) - 1:
