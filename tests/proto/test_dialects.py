@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fuservice.errors import LocalProtocolError, RefusalError
+from fuservice.errors import LocalProtocolError, RefusalError, RemoteProtocolError
 from fuservice.proto import messages as m
 from fuservice.proto.connection import HelperConnection, ServiceConnection
 from fuservice.proto.dialects import CURRENT, DRAFT, DraftHelloReply, of_hello
@@ -63,3 +65,39 @@ def test_a_helper_speaks_the_draft_when_told_to() -> None:
     end.receive(golden.MOUNT)
     end.answer()
     assert end.state is State.MOUNTED
+
+
+MAGICS = [kind.magic.to_bytes(4, "big") for kind in DRAFT.by_magic.values()]
+
+
+@settings(deadline=None)
+@given(st.lists(st.builds(bytes.__add__, st.sampled_from(MAGICS), st.binary(max_size=30)), max_size=6))
+def test_the_drafts_loose_strings_still_give_a_message_a_refusal_or_the_end(packets: list[bytes]) -> None:
+    end = HelperConnection("hello", DRAFT)
+    end.hello(0)
+    end.receive_hello(draft.HELLO_REPLY)
+    end.give(b"argv")
+    end.give(b"fusedev")
+    for packet in packets:
+        try:
+            command = end.receive(packet)
+        except RefusalError as refusal:
+            end.answer(refusal.errno)
+            continue
+        except RemoteProtocolError:
+            return
+        assert packet.startswith(command.encode().removesuffix(b"\0"))
+        if isinstance(command, m.Goodbye):
+            return
+        end.answer()
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=12))
+def test_any_hello_of_the_drafts_length_is_accepted_or_ends_it(packet: bytes) -> None:
+    end = ServiceConnection()
+    try:
+        hello = end.receive_hello(b"SAFT" + packet)
+    except RemoteProtocolError:
+        return
+    assert hello.encode() == b"SAFT" + packet
