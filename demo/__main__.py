@@ -36,6 +36,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("demo: mounting needs root: try  sudo make demo", file=sys.stderr)
         return 1
+    os.umask(0o022)
     kernel.unshare(kernel.CLONE_NEWNS)
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     place = Path(tempfile.mkdtemp(prefix="fuservice-demo."))

@@ -50,6 +50,7 @@ def listen(tmp_path: Path) -> Iterator[Callable[..., Listener]]:
     def start(*types: str, options: Sequence[str] = ()) -> Listener:
         sockets = tmp_path / f"sockets{len(started)}"
         sockets.mkdir()
+        sockets.chmod(0o755)
         command: list[str | Path] = [PROGRAMS / "fuservice", "listen", *types, "--socket-dir", sockets, *options]
         program = Program(command, tmp_path / f"listener{len(started)}.log")
         started.append(program)

@@ -57,13 +57,18 @@ def test_a_leak_fails_the_test_that_made_it(tmp_path: Path) -> None:
             os.fork() or os._exit(0)
         def test_thread():
             threading.Thread(target=time.sleep, args=(2,), name="lazy", daemon=True).start()
+        def test_umask():
+            os.umask(0)
+        def test_directory(tmp_path):
+            os.chdir(tmp_path)
         def test_innocent():
             subprocess.run(["true"])
     """
     said = run_pytest(tmp_path, body).stdout
-    assert "6 passed, 5 errors" in said
+    assert "8 passed, 7 errors" in said
     assert "descriptor " in said and ": sleep 60 (running)" in said and ": sleep 61 (running)" in said
     assert "(never waited for)" in said and "thread: lazy" in said
+    assert "Umask: 0000, was 0022" in said and "directory: " in said
 
 
 @pytest.mark.needs("root")

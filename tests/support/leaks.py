@@ -1,4 +1,5 @@
-"""What a test may leave behind: nothing. Descriptors, children, mounts and threads are counted before and after.
+"""What a test may leave behind: nothing. Descriptors, children, mounts and threads are counted before and after, and what
+the process does everything under (umask, directory, rights) must be as it was.
 
 The pytest process is a child subreaper (see conftest), so an orphan of a program under test becomes our child and is
 found here, whoever started it.
@@ -77,6 +78,13 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
+def setting() -> dict[str, str]:
+    """Return what a process does everything under, and would hand on to the next test."""
+    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
+    kept = {name: status[name] for name in ("Umask", "Uid", "Gid", "CapEff", "NoNewPrivs", "SigBlk")}
+    return kept | {"directory": os.fspath(Path.cwd())}
+
+
 def _describe(mount: Mount) -> str:
     return f"{mount.fstype} on {mount.point}"
 
@@ -89,18 +97,24 @@ class Snapshot:
     children: dict[int, str]
     mounts: dict[int, Mount]
     threads: dict[int, str]
+    setting: dict[str, str]
 
     @classmethod
     def take(cls) -> Snapshot:
         """Look at this process now."""
         threads = {t.ident or 0: t.name for t in threading.enumerate()}
-        return cls(open_descriptors(), children(), {m.mount_id: m for m in mounts()}, threads)
+        return cls(open_descriptors(), children(), {m.mount_id: m for m in mounts()}, threads, setting())
 
     def left(self, later: Snapshot, *, own_mounts: bool) -> list[str]:
         """Return a line for each thing that *later* has and this snapshot has not, and for each mount that went."""
         lines = [f"descriptor {n}: {what}" for n, what in later.descriptors.items() if self.descriptors.get(n) != what]
         lines += [f"child {pid}: {what}" for pid, what in later.children.items() if pid not in self.children]
         lines += [f"thread: {name}" for ident, name in later.threads.items() if ident not in self.threads]
+        lines += [
+            f"{what}: {later.setting[what]}, was {was}"
+            for what, was in self.setting.items()
+            if later.setting[what] != was
+        ]
         if own_mounts:
             lines += [f"mount: {_describe(m)}" for i, m in later.mounts.items() if i not in self.mounts]
             lines += [f"unmounted: {_describe(m)}" for i, m in self.mounts.items() if i not in later.mounts]
@@ -127,6 +141,8 @@ def clean_up(before: Snapshot) -> None:
 
     Only our own children are killed; they cannot be confused with another process, since we have not reaped them.
     """
+    os.umask(int(before.setting["Umask"], 8))
+    os.chdir(before.setting["directory"])
     new = before.new_mounts()
     abort_connections(new)
     for mount in reversed(new):
