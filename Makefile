@@ -75,5 +75,5 @@ test-packages:
 can-mount:
 	@[ "$$(id -u)" = 0 ] || { echo "make: mounting needs root: try  sudo make $(firstword $(MAKECMDGOALS))$(if $(filter test,$(MAKECMDGOALS)),  or, for the tests that need no rights,  make test MUST_HAVE=)" >&2; exit 1; }
 	@[ -c /dev/fuse ] || modprobe fuse 2>/dev/null || :
-	@(: <>/dev/fuse) 2>/dev/null || { echo "make: /dev/fuse cannot be opened: load the kernel's fuse module (modprobe fuse), or start this container with --device /dev/fuse --cap-add SYS_ADMIN" >&2; exit 1; }
+	@{ [ -c /dev/fuse ] && (: <>/dev/fuse); } 2>/dev/null || { echo "make: /dev/fuse cannot be opened: load the kernel's fuse module (modprobe fuse), or start this container with --device /dev/fuse --cap-add SYS_ADMIN" >&2; exit 1; }
 	@unshare -m true 2>/dev/null || { echo "make: no mount namespace can be made here: in a container, start it with --cap-add SYS_ADMIN (and without the default AppArmor profile)" >&2; exit 1; }

@@ -109,6 +109,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     Autouse, so it is made before and ended after the test's own fixtures; fixtures of wider scope exist already when
     it first looks.
     """
+    os.umask(0o022)  # whatever the caller's is, or a fixture of wider scope left
     before = Snapshot.take()
     allowed = _seconds_allowed(request)
     watchdog = Watchdog(before, max(allowed - WATCHDOG_MARGIN, allowed / 2)) if allowed else None
