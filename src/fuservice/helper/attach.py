@@ -160,9 +160,13 @@ def _attach_by_mount2(plan: Plan, mount_point: MountPoint) -> Attached:
         mountapi.mount(plan.source, target, plan.full_fstype, plan.flags, ",".join(words))
     except OSError as error:
         raise _refusal("mount", error, []) from None
-    new = [mount for mount in mountinfo.mounts() if mount.mount_id not in before]
-    ours = [mount for mount in new if mount.fstype == plan.full_fstype]
-    return Attached(None, ours[-1].mount_id if ours else -1)
+    new = {mount.mount_id for mount in mountinfo.mounts() if mount.fstype == plan.full_fstype} - before
+    # Others mount too, perhaps the same type: ours is what lies on our place now, and that it is new makes it sure.
+    top = mount_point.look()
+    if mountinfo.mount_id(top.fileno()) in new:
+        return Attached(top, 0)
+    top.close()  # something was laid on it already
+    return Attached(None, new.pop() if len(new) == 1 else -1)
 
 
 def _refusal(step: str, error: OSError, messages: list[str]) -> RefusalError:

@@ -33,6 +33,11 @@ class MountPoint:
         except RefusalError as refusal:
             self._refusal = refusal
 
+    def look(self) -> Fd:
+        """Return an O_PATH descriptor of what the path shows now, which the caller owns. No request reaches a server."""
+        assert self.path is not None
+        return self._open(self.path)
+
     @staticmethod
     def _open(path: str) -> Fd:
         # Safe: O_PATH opens nothing; O_NOFOLLOW so that what was typed is what is covered.
@@ -76,9 +81,8 @@ class MountPoint:
 
     def check_unmoved(self) -> None:
         """Make sure that the path still leads to what was pinned; RefusalError(ESTALE) where it was exchanged meanwhile."""
-        assert self.path is not None
         try:
-            with self._open(self.path) as now:
+            with self.look() as now:
                 status = os.fstat(now.fileno())
         except OSError as error:
             raise RefusalError(errno.ESTALE, f"{self.path}: was exchanged meanwhile: {error.strerror}") from None

@@ -113,6 +113,12 @@ def unique_id(fd: int, path: str = "") -> int:
     return int(STATX_MNT_ID.unpack_from(buffer)[0])
 
 
+def mount_id(fd: int) -> int:
+    """Return the id, as mountinfo has it, of the mount that *fd* lies on. Asks no filesystem, so it cannot hang."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:  # noqa: PTH123
+        return next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
+
+
 def statmount(unique_id: int) -> tuple[str, str]:
     """Return filesystem type and mount point of the mount with this unique 64-bit id (statx's STX_MNT_ID_UNIQUE).
 
