@@ -46,7 +46,6 @@ def test_a_server_is_in_its_cage(listening: Listening) -> None:
 
 
 def test_many_servers_at_once_each_get_their_own_connection(listening: Listening) -> None:
-    """With some fifty servers the listener's descriptors reach 100 and more; no number is special."""
     with ExitStack() as stack:
         connections = [stack.enter_context(listening.connect("hold")) for _ in range(60)]
         assert [connection.receive(100) for connection in connections] == [b"serving"] * 60
