@@ -139,7 +139,8 @@ class Session:
     def _judge(self, exit_code: int) -> None:
         if self._attached is None:
             if exit_code and self._connection.dialect is DRAFT:  # there, it is an errno
-                raise RemoteProtocolError(f"initialization failed: {os.strerror(exit_code)}")
+                signed = exit_code - (1 << 32 if exit_code >> 31 else 0)  # strerror(3) takes an int, and any
+                raise RemoteProtocolError(f"initialization failed: {os.strerror(signed)}")
             if exit_code:
                 raise RemoteProtocolError("fuse server failed mount, check dmesg/logs for details.")
             raise RemoteProtocolError("fuse server said goodbye without mounting anything.")
