@@ -48,7 +48,18 @@ def read_data(metadata: Metadata, inode: Inode, offset: int, into: memoryview) -
     length = min(len(into), inode.size - offset)
     if length <= 0:
         return into[:0]
+    into = into[:length]
     shift = metadata.superblock.shift
+    start, end, target = inode.run
+    if target and start << shift <= offset and offset + length <= end << shift:  # all of it where the last read was
+        metadata.device.read_into((target - start << shift) + offset, into)
+        return into
+    return _read_runs(metadata, inode, offset, into)
+
+
+def _read_runs(metadata: Metadata, inode: Inode, offset: int, into: memoryview) -> memoryview:
+    """Fill *into*, which ends within the file, run by run."""
+    shift, length = metadata.superblock.shift, len(into)
     done = 0
     while done < length:
         position = offset + done
@@ -61,7 +72,7 @@ def read_data(metadata: Metadata, inode: Inode, offset: int, into: memoryview) -
         else:
             clear(into[done : done + piece])
         done += piece
-    return into[:length]
+    return into
 
 
 def clear(into: memoryview) -> None:

@@ -48,7 +48,8 @@ class Device:
     def read_into(self, position: int, into: memoryview) -> None:
         """Fill *into* from *position*, without a copy in between; EIO where the image does not have the bytes."""
         length = len(into)
-        self._check(position, length)
+        if position < 0 or position + length > self.size:
+            self._check(position, length)
         done = os.preadv(self.fd, (into,), self.offset + position)
         while done < length:
             got = os.preadv(self.fd, (into[done:],), self.offset + position + done)

@@ -10,6 +10,7 @@ import os
 import stat
 
 from fuservice.drivers.ext4 import features, symlinks
+from fuservice.drivers.ext4.data import read_data
 from fuservice.drivers.ext4.volume import CACHE_BYTES, ROOT_INO, Volume
 from fuservice.fuse.filesystem import FOREVER, ROOT_NODE, DirEntry, Entry, Filesystem, Opened, unsupported
 
@@ -63,7 +64,7 @@ class Ext4Filesystem(Filesystem):
 
     def getattr(self, node: int) -> Attr:
         """Return the one Attr object of the inode: it never changes."""
-        return self._inode(node).attr
+        return self.volume.inode(ROOT_INO if node == ROOT_NODE else node).attr
 
     def attr_timeout(self) -> int:
         return self._timeout_ns
@@ -95,7 +96,11 @@ class Ext4Filesystem(Filesystem):
         return inode
 
     def read(self, node: int, handle: int, offset: int, into: memoryview) -> Buffer:
-        return self.volume.read(self._regular(node), offset, into)
+        volume = self.volume
+        inode = volume.inode(ROOT_INO if node == ROOT_NODE else node)
+        if inode.plain:
+            return read_data(volume.metadata, inode, offset, into)
+        return volume.read(self._regular(node), offset, into)
 
     def readdir(self, node: int, handle: int, offset: int) -> Iterator[DirEntry]:
         for cookie, ino, kind, name in self.volume.entries(self._inode(node), offset):

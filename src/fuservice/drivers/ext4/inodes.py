@@ -63,6 +63,7 @@ class Inode:
         "generation",
         "ino",
         "kind",
+        "plain",
         "run",
         "size",
         "xattrs",
@@ -83,6 +84,9 @@ class Inode:
         self.ino, self.attr, self.flags, self.blocks = ino, attr, flags, blocks
         self.kind, self.size = stat.S_IFMT(attr.mode), attr.size
         self.extra, self.file_acl, self.generation = extra, file_acl, generation
+        self.plain = self.kind == stat.S_IFREG and not flags & (
+            INLINE_DATA_FL | ENCRYPT_FL
+        )  # a file with blocks, readable
         self.xattrs = xattrs  # the inode's own body has an area of extended attributes
         self.run: tuple[int, int, int] = (0, 0, 0)
         self.entry: Entry | None = None

@@ -31,6 +31,7 @@ USER, ACL_ACCESS, ACL_DEFAULT, TRUSTED, SECURITY, SYSTEM = 1, 2, 3, 4, 6, 7
 #: What the kernel shows: the prefix of each index, or the whole name.
 PREFIXES: Final = {USER: b"user.", TRUSTED: b"trusted.", SECURITY: b"security."}
 WHOLE_NAMES: Final = {ACL_ACCESS: b"system.posix_acl_access", ACL_DEFAULT: b"system.posix_acl_default"}
+_INDEX: Final = {name: index for index, name in (PREFIXES | WHOLE_NAMES).items()}
 
 LONGEST_VALUE: Final = 1 << 16  # XATTR_SIZE_MAX: no caller can ask for more
 _LARGEST_STORED: Final = 1 << 24  # EXT4_XATTR_SIZE_MAX
@@ -107,13 +108,14 @@ def shown_names(area: XattrArea) -> Iterator[bytes]:
 
 def split_name(name: bytes) -> tuple[int, bytes]:
     """Return index and stored name of the full *name*; EOPNOTSUPP for what the kernel's ext4 does not have."""
-    for index, whole in WHOLE_NAMES.items():
-        if name == whole:
-            return index, b""
-    for index, prefix in PREFIXES.items():
-        if name.startswith(prefix):
-            return index, name[len(prefix) :]
-    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    prefix, dot, rest = name.partition(b".")
+    index = _INDEX.get(prefix + dot)
+    if index:
+        return index, rest
+    index = _INDEX.get(name)
+    if not index:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    return index, b""
 
 
 def find_slot(area: XattrArea, index: int, name: bytes) -> Slot | None:
