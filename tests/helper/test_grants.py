@@ -14,8 +14,9 @@ import pytest
 
 from fuservice.errors import RefusalError
 from fuservice.helper.commandline import Request
-from fuservice.helper.grants import MOST_OPENS, Grants
+from fuservice.helper.grants import MOST_OPENS, Grant, Grants
 from fuservice.helper.manifest import SOURCE, Manifest, Rule, parse
+from tests.support import kernel
 
 
 @pytest.fixture
@@ -113,6 +114,27 @@ def test_what_is_refused_does_not_count(image: Path) -> None:
         grants.find(os.fsencode(image)).open(os.O_RDONLY, block_device=False).close()
 
 
+@pytest.mark.parametrize(
+    "flags", [os.O_CREAT, os.O_TRUNC, os.O_APPEND, os.O_PATH, os.O_DIRECTORY, os.O_DIRECT, 1 << 30]
+)
+def test_flags_that_do_more_than_read_and_write_are_never_granted(image: Path, flags: int) -> None:
+    with granted(image, "mnt") as grants:
+        for access in (os.O_RDONLY, os.O_RDWR):
+            assert refused(grants, image, access | flags).errno == errno.EACCES
+
+
+@pytest.mark.parametrize("flags", [os.O_CLOEXEC, os.O_NOCTTY, os.O_NONBLOCK, os.O_EXCL, os.O_NOFOLLOW, 0o100000])
+def test_flags_that_change_nothing_are_allowed(image: Path, flags: int) -> None:
+    with granted(image, "mnt") as grants:
+        grants.find(os.fsencode(image)).open(os.O_RDWR | flags, block_device=False).close()
+
+
+def test_what_is_not_the_pinned_inode_is_not_given(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with granted(image, "mnt") as grants:
+        monkeypatch.setattr(Grant, "identity", (0, 0, 0))
+        assert "changed while it was opened" in str(refused(grants, image))
+
+
 def test_the_pin_is_the_inode_not_the_name(image: Path) -> None:
     with granted(image, "mnt") as grants:
         image.unlink()
@@ -144,6 +166,37 @@ def _as_nobody(image: Path) -> int:
     return 0
 
 
+@pytest.mark.parametrize(("name", "number", "says"), [
+    ("missing", errno.ENOENT, "No such file or directory"), ("fifo", errno.EACCES, "is a FIFO, expected a regular file"),
+    ("directory", errno.EISDIR, "is a directory, expected a regular file"), ("image/x", errno.ENOTDIR, "Not a directory"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_file_is_told_when_it_is_asked_for(
+    image: Path, tmp_path: Path, name: str, number: int, says: str
+) -> None:
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    with granted(tmp_path / name, "mnt") as grants:
+        for _ in range(2):
+            refusal = refused(grants, tmp_path / name)
+            assert refusal.errno == number and says in str(refusal)
+        assert not grants.source_is_block_device
+        grants.restore()
+
+
+def test_files_of_the_kernel_are_handles_not_data() -> None:
+    with granted("/proc/version", "mnt") as grants:
+        assert "lies on proc: its files are handles on the kernel" in str(refused(grants, "/proc/version"))
+
+
+@pytest.mark.needs("root")
+def test_what_cannot_be_opened_for_writing_is_the_kernels_to_refuse(mount_point: Path) -> None:
+    kernel.mount("tmpfs", str(mount_point), "tmpfs", 0, "mode=755")
+    (mount_point / "image").touch()
+    kernel.mount("none", str(mount_point), flags=32 | 1)  # MS_REMOUNT | MS_RDONLY
+    with granted(mount_point / "image", "mnt") as grants:
+        assert refused(grants, mount_point / "image", os.O_RDWR).errno == errno.EROFS
+
+
 @pytest.mark.parametrize("link", ["exe", "root/etc/passwd", "cwd/image", "fd/0"])
 def test_no_link_of_proc_is_followed(image: Path, link: str) -> None:
     path = f"/proc/self/{link}"
@@ -169,18 +222,6 @@ def test_a_path_of_bytes_is_found_by_its_bytes(tmp_path: Path) -> None:
 # ---- block devices ----
 
 
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[str]:
-    """Give a loop device."""
-    backing = tmp_path / "backing"
-    with backing.open("wb") as file:
-        file.truncate(1 << 20)
-    command = ["losetup", "--find", "--show", os.fspath(backing)]
-    path = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    yield path
-    subprocess.run(["losetup", "--detach", path], check=True)
-
-
 @pytest.mark.needs("root", "loop")
 def test_a_block_device_is_opened_exclusively_where_the_server_asks(device: str) -> None:
     with granted(device, "mnt") as grants:
@@ -204,6 +245,18 @@ def test_a_block_size_is_set_and_given_back(device: str) -> None:
                     grant.set_block_size(fd, size)
             grants.restore()
             assert _block_size(device) == before
+
+
+@pytest.mark.needs("root", "loop")
+def test_a_device_that_somebody_claimed_keeps_their_block_size(device: str) -> None:
+    with granted(device, "mnt") as grants:
+        grant = grants.find(device.encode())
+        with grant.open(os.O_RDWR, block_device=True) as fd:
+            grant.set_block_size(fd, 512)
+            claimed = os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC)
+            grants.restore()
+            assert _block_size(device) == 512
+            os.close(claimed)
 
 
 def _block_size(device: str) -> int:

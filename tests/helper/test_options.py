@@ -65,6 +65,13 @@ def test_others_see_the_mount_if_the_caller_said_so(word: str) -> None:
     assert kernel("allow_other", word) == [("allow_other", None)]
 
 
+@pytest.mark.parametrize("word", ["", "ro", "fsname=allow_other", "allow_others"])
+def test_others_see_no_mount_that_was_not_typed_for_them(word: str) -> None:
+    with pytest.raises(RefusalError, match="which was not typed: add -o allow_other") as refused:
+        kernel("allow_other", word)
+    assert refused.value.errno == errno.EPERM
+
+
 @pytest.mark.parametrize(("name", "word"), [("allow_other", "allow_other"), ("allow_root", "allow_root")])
 def test_others_see_no_mount_of_a_user_who_may_not(name: str, word: str) -> None:
     with pytest.raises(RefusalError, match=f"option {name} only allowed if 'user_allow_other' is set") as refused:

@@ -140,11 +140,9 @@ class Wire:
         """Return the next packet; TimeoutError where none comes within *seconds*. A peer that is gone gives b""."""
         self._socket.settimeout(seconds)
         try:
-            data, ancillary, flags, _ = self._socket.recvmsg(
-                ROOM, socket.CMSG_SPACE(MANY * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
-            )
-        except ConnectionResetError:
-            return Packet(b"", [])
+            data, ancillary, flags, _ = self._receive()
+        except ConnectionResetError:  # it went without reading all that we sent; what it sent before is still here
+            data, ancillary, flags, _ = self._receive()
         finally:
             self._socket.settimeout(PATIENCE)
         fds = array.array("i")
@@ -153,6 +151,10 @@ class Wire:
                 fds.frombytes(payload[: len(payload) // fds.itemsize * fds.itemsize])
         assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC), "the test's own buffers are too small"
         return Packet(data, list(fds))
+
+    def _receive(self) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+        room = socket.CMSG_SPACE(MANY * array.array("i").itemsize)
+        return self._socket.recvmsg(ROOM, room, socket.MSG_CMSG_CLOEXEC)
 
     def peek(self) -> bytes:
         """Return the next packet's bytes and leave it where it is, so that hanging up throws it away unread."""
@@ -173,6 +175,10 @@ class Wire:
             return False
         packet.close()
         return packet.data == b""
+
+    def stop_sending(self) -> None:
+        """Say that nothing follows; what comes can still be read."""
+        self._socket.shutdown(socket.SHUT_WR)
 
     def shut_down(self) -> None:
         """Say that nothing follows, and read nothing more."""
