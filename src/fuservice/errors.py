@@ -25,20 +25,26 @@ EXIT_NO_SERVICE = 2
 EXIT_USAGE = 64  # EX_USAGE, sysexits.h: the commands of fuservice(1)
 EXIT_BUG = 70  # EX_SOFTWARE: a server process ended by an exception that nobody foresaw
 
-LONGEST_WORD = 200
+LONGEST_WORD = 200  # characters of a peer's that reach a terminal
+LONGEST_SENTENCE = 1_000  # characters of ours, paths that the caller typed among them
 
 
-def printable(text: str | bytes) -> str:
-    """Return *text* safe for a terminal or a log line: printable, one line, cut after 200 characters.
+def printable(text: str | bytes, longest: int = LONGEST_WORD) -> str:
+    """Return *text* safe for a terminal or a log line: printable, one line, cut after *longest* characters.
 
     Everything that is not printable (control characters, escape sequences, bytes that are not UTF-8, bidirectional
     controls) is shown as a backslash escape, so a peer's words cannot move the cursor or forge a line.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
-    cut = text[:LONGEST_WORD]
+    cut = text[:longest]
     shown = "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in cut)
-    return shown if cut == text and len(shown) <= LONGEST_WORD else shown[:LONGEST_WORD] + "…"
+    return shown if cut == text and len(shown) <= longest else shown[:longest] + "…"
+
+
+def shortened(word: str) -> str:
+    """Return a peer's *word* cut after 200 characters, for a sentence of ours; printing it makes it printable."""
+    return word if len(word) <= LONGEST_WORD else word[:LONGEST_WORD] + "…"
 
 
 class FuserviceError(Exception):

@@ -16,7 +16,7 @@ import pytest
 from fuservice.cage import operations as ops
 from fuservice.cage.plan import NOBODY, Profile, enter, plan
 from fuservice.launch.child import become_server
-from fuservice.linux import prctl
+from fuservice.linux import capabilities, prctl
 from fuservice.linux.sockets import SeqPacket
 from tests.linux.children import Said, in_child, status
 
@@ -96,8 +96,8 @@ def test_there_is_no_terminal_and_no_group_of_processes_of_the_parents() -> None
         lambda: os.chown("/dev/null", 65534, 65534),
         lambda: os.open("/etc/shadow", os.O_RDONLY),
         lambda: os.kill(os.getppid(), signal.SIGCONT),
-        lambda: prctl.set_capabilities(1, 1, 0),
-        lambda: prctl.prctl(prctl.PR_CAPBSET_DROP, 0),
+        lambda: capabilities.set_capabilities(1, 1, 0),
+        lambda: prctl.prctl(capabilities.PR_CAPBSET_DROP, 0),
         lambda: os.chroot("/"),
         lambda: os.open("/proc/self/mem", os.O_RDONLY),
         lambda: os.open("/proc/self/environ", os.O_RDONLY),

@@ -13,7 +13,8 @@ import pytest
 
 from fuservice.cage.plan import Profile, plan
 from fuservice.cli.main import main
-from fuservice.linux.sockets import Listener, SeqPacket
+from fuservice.linux.listener import Listener
+from fuservice.linux.sockets import SeqPacket
 from tests.launch.listening import Listening
 from tests.support import kernel
 from tests.support.capabilities import PROGRAMS

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
-import io
 import subprocess
-import tokenize
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -105,22 +103,21 @@ def length(function: Function) -> int:
     return (function.end_lineno or function.lineno) - function.lineno + 1 - doc
 
 
-def _docstring_lines(tree: ast.Module) -> set[int]:
-    lines: set[int] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, Function | ast.ClassDef | ast.Module) and ast.get_docstring(node) is not None:
-            lines.update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
-    return lines
+def statements(tree: ast.Module) -> int:
+    """Return the lines of code of *tree*: its statements, however many lines each is laid out over.
+
+    Docstrings, comments and blank lines are none, nor is what only a type checker reads.
+    """
+    return sum(map(_statements, tree.body))
 
 
-def code_lines(module: Module) -> int:
-    """Return the number of lines of *module* that hold code: no blank ones, comments or docstrings."""
-    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(module.text).readline):
-        if token.type not in layout:
-            lines.update(range(token.start[0], token.end[0] + 1))
-    return len(lines - _docstring_lines(module.tree))
+def _statements(node: ast.AST) -> int:
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return 0
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        return 0
+    counts = isinstance(node, ast.stmt | ast.excepthandler | ast.match_case)
+    return counts + sum(map(_statements, ast.iter_child_nodes(node)))
 
 
 @functools.cache

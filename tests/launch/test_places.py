@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fuservice.errors import PolicyError, SystemCallError, UsageError
 from fuservice.launch.activator import LONGEST_NAME, Activator, check_name, clear_stale, prepare_directory
-from fuservice.linux.sockets import Listener
+from fuservice.linux.listener import Listener
 
 
 @pytest.mark.parametrize("name", ["ext4", "a", "A-Z_a.z+0", "x" * 64, "...", "-"])

@@ -106,7 +106,7 @@ def test_a_large_memory_file_is_written_whole() -> None:
 
 def test_what_cannot_have_seals_has_none(tmp_path: Path) -> None:
     with Fd(null()) as fd:
-        assert memfd.seals(fd.fileno()) == 0
+        assert memfd.seals(fd.fileno()) is None
     closed = Fd(null())
     number = closed.fileno()
     closed.close()

@@ -9,7 +9,18 @@ from types import ModuleType
 import pytest
 
 from fuservice.helper.grants import KERNEL_FILESYSTEMS
-from fuservice.linux import blockdev, fusedev, memfd, mountapi, mountinfo, openat2, prctl, sockets
+from fuservice.linux import (
+    blockdev,
+    capabilities,
+    fusedev,
+    memfd,
+    mountapi,
+    mountinfo,
+    openat2,
+    prctl,
+    sockets,
+    statmount,
+)
 from fuservice.proto import layouts
 from tests.linux.header import INCLUDES, MOUNT_INCLUDES, compile_and_ask
 
@@ -64,7 +75,7 @@ def test_the_types_of_the_kernels_own_filesystems_are_the_headers(tmp_path: Path
 
 def test_capability_version_limits_and_seals_are_the_headers(tmp_path: Path) -> None:
     ours = {
-        "_LINUX_CAPABILITY_VERSION_3": prctl._LINUX_CAPABILITY_VERSION_3,
+        "_LINUX_CAPABILITY_VERSION_3": capabilities._LINUX_CAPABILITY_VERSION_3,
         "F_SEAL_SEAL|F_SEAL_SHRINK|F_SEAL_GROW|F_SEAL_WRITE": memfd.ALL_SEALS,
         "(MISC_MAJOR << 8) | 229": fusedev.FUSE_RDEV,
         "sizeof(((struct sockaddr_un *)0)->sun_path) - 1": layouts.LONGEST_SOCKET_PATH,
@@ -76,8 +87,8 @@ def test_capability_version_limits_and_seals_are_the_headers(tmp_path: Path) -> 
     ("layout", "name", "fields"),
     [
         (openat2.OPEN_HOW, "struct open_how", ["flags", "mode", "resolve"]),
-        (prctl.CAP_HEADER, "struct __user_cap_header_struct", ["version", "pid"]),
-        (prctl.CAP_DATA, "struct __user_cap_data_struct", ["effective", "permitted", "inheritable"]),
+        (capabilities.CAP_HEADER, "struct __user_cap_header_struct", ["version", "pid"]),
+        (capabilities.CAP_DATA, "struct __user_cap_data_struct", ["effective", "permitted", "inheritable"]),
         (sockets._UCRED, "struct ucred", ["pid", "uid", "gid"]),
         (sockets._TIMEVAL, "struct timeval", ["tv_sec", "tv_usec"]),
     ],
@@ -115,8 +126,8 @@ def test_struct_statfs_begins_with_its_type_and_fits(tmp_path: Path) -> None:
 
 
 def test_statmount_s_head_ends_before_its_strings() -> None:
-    assert mountinfo.STATMOUNT_HEAD.size <= mountinfo.STATMOUNT_STRINGS
-    assert mountinfo.MNT_ID_REQ.size == 24  # MNT_ID_REQ_SIZE_VER0
-    at = offsets_of(mountinfo.STATMOUNT_HEAD)
+    assert statmount.STATMOUNT_HEAD.size <= statmount.STATMOUNT_STRINGS
+    assert statmount.MNT_ID_REQ.size == 24  # MNT_ID_REQ_SIZE_VER0
+    at = offsets_of(statmount.STATMOUNT_HEAD)
     assert at[:8] == [0, 4, 8, 16, 20, 24, 32, 36]  # size, mnt_opts, mask, dev_major, dev_minor, magic, flags, fs_type
     assert at[17:] == [104, 108, 112]  # mnt_root, mnt_point, mnt_ns_id

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fuservice.linux import mountapi, mountinfo
+from fuservice.linux import mountapi, mountinfo, statmount
 from fuservice.linux.fds import Fd
 from fuservice.linux.mountinfo import Mount, parse
 
@@ -100,15 +100,15 @@ def test_statmount_says_what_mountinfo_says(path: str) -> None:
     if not os.path.ismount(path):
         pytest.skip(f"{path} is no mount point here")
     above: Mount = next(mount for mount in reversed(mountinfo.mounts()) if mount.mount_point == path)
-    assert mountinfo.statmount(identity(path)) == (above.fstype, path)
+    assert statmount.statmount(identity(path)) == (above.fstype, path)
 
 
 @pytest.mark.needs("root")
 def test_statmount_knows_a_new_mount_and_forgets_it(mount_point: Path) -> None:
     mountapi.mount("none", os.fspath(mount_point), "tmpfs", 0, "")
     number = identity(os.fspath(mount_point))
-    assert mountinfo.statmount(number) == ("tmpfs", os.fspath(mount_point))
+    assert statmount.statmount(number) == ("tmpfs", os.fspath(mount_point))
     mountapi.umount2(os.fspath(mount_point), mountapi.MNT_DETACH)
     with pytest.raises(FileNotFoundError):
-        mountinfo.statmount(number)
+        statmount.statmount(number)
     assert identity(os.fspath(mount_point)) != number

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fuservice.linux import prctl
+from fuservice.linux import capabilities, prctl
 from tests.linux.children import Said, in_child, status
 
 
@@ -56,27 +56,27 @@ def test_the_death_of_the_parent_can_be_a_signal() -> None:
 
 def test_the_largest_capability_is_the_kernels() -> None:
     bounding = int(status()["CapBnd"], 16)
-    assert 40 <= prctl.last_capability() < 64
-    assert bounding >> prctl.last_capability() + 1 == 0
+    assert 40 <= capabilities.last_capability() < 64
+    assert bounding >> capabilities.last_capability() + 1 == 0
 
 
 def test_the_sets_are_those_of_proc() -> None:
     shown = status()
-    assert prctl.capabilities() == tuple(int(shown[name], 16) for name in ("CapEff", "CapPrm", "CapInh"))
+    assert capabilities.capabilities() == tuple(int(shown[name], 16) for name in ("CapEff", "CapPrm", "CapInh"))
 
 
 @pytest.mark.needs("root")
 def test_capabilities_are_dropped_and_do_not_come_back() -> None:
     def child() -> Said:
-        effective, permitted, _ = prctl.capabilities()
+        effective, permitted, _ = capabilities.capabilities()
         high, low = 1 << 38, 1 << 7  # CAP_PERFMON lies in the second word, CAP_SETUID in the first
-        prctl.set_capabilities(low, low | high, 0)
-        some = list(prctl.capabilities()) == [low, low | high, 0]
-        prctl.set_capabilities(0, 0, 0)
+        capabilities.set_capabilities(low, low | high, 0)
+        some = list(capabilities.capabilities()) == [low, low | high, 0]
+        capabilities.set_capabilities(0, 0, 0)
         try:
-            prctl.set_capabilities(effective, permitted, 0)
+            capabilities.set_capabilities(effective, permitted, 0)
         except PermissionError as error:
-            return [some, list(prctl.capabilities()), *error.__notes__]
+            return [some, list(capabilities.capabilities()), *error.__notes__]
         return None
 
     assert in_child(child) == [True, [0, 0, 0], "while calling capset()"]
@@ -85,12 +85,12 @@ def test_capabilities_are_dropped_and_do_not_come_back() -> None:
 @pytest.mark.needs("root")
 def test_the_bounding_and_the_ambient_set_are_emptied() -> None:
     def child() -> Said:
-        effective, permitted, _ = prctl.capabilities()
-        prctl.set_capabilities(effective, permitted, permitted)
-        prctl.prctl(prctl.PR_CAP_AMBIENT, 2, 7)  # PR_CAP_AMBIENT_RAISE, CAP_SETUID
+        effective, permitted, _ = capabilities.capabilities()
+        capabilities.set_capabilities(effective, permitted, permitted)
+        prctl.prctl(capabilities.PR_CAP_AMBIENT, 2, 7)  # PR_CAP_AMBIENT_RAISE, CAP_SETUID
         before = status()["CapAmb"]
-        prctl.drop_bounding_set()
-        prctl.clear_ambient()
+        capabilities.drop_bounding_set()
+        capabilities.clear_ambient()
         return [before, status()["CapBnd"], status()["CapAmb"]]
 
     assert in_child(child) == ["0000000000000080", "0000000000000000", "0000000000000000"]

@@ -16,7 +16,8 @@ import pytest
 
 from fuservice.linux import sockets
 from fuservice.linux.fds import Fd
-from fuservice.linux.sockets import Listener, SeqPacket, TruncatedPacketError
+from fuservice.linux.listener import Listener
+from fuservice.linux.sockets import SeqPacket, TruncatedPacketError
 from tests.service.script import send_with
 from tests.support.leaks import open_descriptors
 

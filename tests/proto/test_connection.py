@@ -9,7 +9,8 @@ import pytest
 from fuservice.errors import LocalProtocolError, PeerGoneError, RefusalError, RemoteProtocolError
 from fuservice.proto import layouts
 from fuservice.proto import messages as m
-from fuservice.proto.connection import HelperConnection, ServiceConnection
+from fuservice.proto.connection import HelperConnection
+from fuservice.proto.service_connection import ServiceConnection
 from fuservice.proto.states import State
 from tests.packets import golden, malformed
 

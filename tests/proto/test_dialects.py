@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from fuservice.errors import LocalProtocolError, RefusalError, RemoteProtocolError
 from fuservice.proto import messages as m
-from fuservice.proto.connection import HelperConnection, ServiceConnection
+from fuservice.proto.connection import HelperConnection
 from fuservice.proto.dialects import CURRENT, DRAFT, DraftHelloReply, of_hello
+from fuservice.proto.service_connection import ServiceConnection
 from fuservice.proto.states import TRANSITIONS, State
 from tests.packets import draft, golden
 

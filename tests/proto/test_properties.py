@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,12 +11,15 @@ from hypothesis import strategies as st
 from fuservice.errors import LocalProtocolError, RefusalError, RemoteProtocolError
 from fuservice.proto import argv
 from fuservice.proto import messages as m
-from fuservice.proto.connection import HelperConnection, ServiceConnection
+from fuservice.proto.service_connection import ServiceConnection
 from fuservice.proto.states import TRANSITIONS, State, step
 from tests.packets.golden import ARGV_COMPACT, ARGV_TYPED, COMMANDS, VALID
 from tests.packets.malformed import ENDS, FILES, HELLO_REPLIES, HELLOS, REFUSED, REPLIES
 from tests.proto.test_connection import helper, service
 from tests.proto.test_messages import anything
+
+if TYPE_CHECKING:
+    from fuservice.proto.connection import HelperConnection
 
 KNOWN = [
     *(golden.packet for golden in VALID),

@@ -16,7 +16,8 @@ from fuservice.errors import ImageError
 from fuservice.fuse import abi
 from fuservice.fuse.filesystem import ROOT_NODE, Attr, DirEntry, Entry, Filesystem
 from fuservice.launch.child import become_server
-from fuservice.linux.sockets import Listener, SeqPacket
+from fuservice.linux.listener import Listener
+from fuservice.linux.sockets import SeqPacket
 from fuservice.service import Driver, ImageArgument, service_main
 from tests.service.script import heard, open_conversation
 from tests.support import kernel

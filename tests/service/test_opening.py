@@ -113,9 +113,9 @@ def huge() -> Fd:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (huge, "service args file: expected a regular file of at most 1048576 bytes"),
-        (lambda: Fd(os.open("/dev/zero", os.O_RDONLY)), "service args file: expected a regular file"),
-        (lambda: Fd(os.open("/", os.O_RDONLY)), "service args file: expected a regular file"),
+        (huge, "service args file: expected a memfd of at most 1048576 bytes"),
+        (lambda: Fd(os.open("/dev/zero", os.O_RDONLY)), "service args file: expected a memfd"),
+        (lambda: Fd(os.open("/", os.O_RDONLY)), "service args file: expected a memfd"),
         (unreadable, "service args file: cannot be read: Bad file descriptor"),
     ],
     ids=["huge", "a device", "a directory", "unreadable"],

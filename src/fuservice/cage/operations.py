@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 
-from fuservice.linux import prctl
+from fuservice.linux import capabilities, prctl
 
 
 class Operation:
@@ -67,8 +67,8 @@ class DropBoundingSet(Operation):
         return "empty the capability bounding set"
 
     def execute(self) -> None:
-        prctl.drop_bounding_set()
-        prctl.clear_ambient()
+        capabilities.drop_bounding_set()
+        capabilities.clear_ambient()
 
 
 class BecomeUser(Operation):
@@ -97,7 +97,7 @@ class DropCapabilities(Operation):
         return "drop every capability"
 
     def execute(self) -> None:
-        prctl.set_capabilities(0, 0, 0)
+        capabilities.set_capabilities(0, 0, 0)
 
 
 class NoNewPrivileges(Operation):

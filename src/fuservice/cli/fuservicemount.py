@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 
-from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError, printable
+from fuservice.errors import EXIT_FAILURE, EXIT_OK, LONGEST_SENTENCE, FuserviceError, printable
 from fuservice.helper import commandline
 from fuservice.helper.commandline import CommandLineError, Request, TypeNameError
 
@@ -34,10 +34,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _run(argv, say)
     except TypeNameError as error:
-        print(printable(str(error)), file=sys.stderr)
+        print(printable(str(error), LONGEST_SENTENCE), file=sys.stderr)
         return error.exit_code
     except FuserviceError as error:
-        say(printable(str(error)))
+        say(printable(str(error), LONGEST_SENTENCE))
         return error.exit_code
     except KeyboardInterrupt:
         say("interrupted: nothing was mounted")

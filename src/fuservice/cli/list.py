@@ -12,6 +12,7 @@ import time
 from fuservice.helper import record
 from fuservice.linux import mountinfo
 from fuservice.linux.servers import servers
+from fuservice.linux.statmount import mount_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Row:
         """Return the row with full precision: "since" in seconds since 1970, "read" in bytes; null where it is not known."""
         since = self.facts.get("since", "")
         return {
-            "mount point": self.mount.mount_point, "source": self.mount.source, "type": self.mount.fstype.partition(".")[2],
+            "mount point": self.mount.mount_point, "source": self.mount.source, "type": self.mount.fstype.partition(".")[2] or None,
             "uid": self.server.uid if self.server else None, "pid": self.server.pid if self.server else None,
             "since": int(since) if since.isdigit() else None, "read": self.server.read_bytes if self.server else None,
             "options": f"{self.mount.mount_options},{self.mount.super_options}", "socket": self.facts.get("socket"),
@@ -80,38 +81,26 @@ def run(options: argparse.Namespace) -> None:
 
 def gather(*, everything: bool = False) -> list[Row]:
     """Return the FUSE mounts of this mount namespace that we have a record of, or *everything*; forget records of dead ones."""
-    records, serving = record.read(), servers()
-    rows, seen = [], set()
+    known, serving = recorded(), servers()
+    rows = []
     for mount in mountinfo.mounts():
-        if mount.fstype.partition(".")[0] not in ("fuse", "fuseblk"):
-            continue
-        identity = _identity(mount)
-        if identity is not None:
-            seen.add(identity)
-        facts = records.get(identity) if identity is not None else None
-        if facts is not None or everything:
+        facts = known.get(mount.mount_id)
+        if mount.fstype.partition(".")[0] in ("fuse", "fuseblk") and (facts is not None or everything):
             rows.append(Row(mount, facts, serving.get(int(mount.device.partition(":")[2]))))
-    for stale in records.keys() - seen:
-        _forget_if_gone(stale)
     return rows
 
 
-def _identity(mount: mountinfo.Mount) -> int | None:
-    """Return the unique id of *mount*, None where it is hidden under another or the kernel has no such ids."""
-    try:
-        return mountinfo.unique_id(mountinfo.AT_FDCWD, mount.mount_point)
-    except OSError:
-        return None
-
-
-def _forget_if_gone(unique_id: int) -> None:
-    """Remove the record of a mount that is in no mount namespace that we can see."""
-    try:
-        mountinfo.statmount(unique_id)
-    except FileNotFoundError:
-        record.remove(unique_id)
-    except OSError:
-        return
+def recorded() -> dict[int, dict[str, str]]:
+    """Return the records by the ids that mountinfo shows. By id and not by path, since mounts may lie on each other."""
+    known = {}
+    for unique_id, facts in record.read().items():
+        try:
+            known[mount_id(unique_id)] = facts
+        except FileNotFoundError:
+            record.remove(unique_id)  # it is in no mount namespace that we can see
+        except OSError:
+            continue
+    return known
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -8,7 +8,7 @@ import sys
 from fuservice import __version__
 from fuservice.cli import list as list_command
 from fuservice.cli import listen, umount
-from fuservice.errors import EXIT_OK, EXIT_USAGE, FuserviceError, printable
+from fuservice.errors import EXIT_OK, EXIT_USAGE, LONGEST_SENTENCE, FuserviceError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except FuserviceError as error:
-        print(f"fuservice: {printable(str(error))}", file=sys.stderr)
+        print(f"fuservice: {printable(str(error), LONGEST_SENTENCE)}", file=sys.stderr)
         return error.exit_code
     return EXIT_OK

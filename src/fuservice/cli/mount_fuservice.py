@@ -10,6 +10,8 @@ import sys
 
 from fuservice.cli import fuservicemount
 from fuservice.errors import EXIT_FAILURE, EXIT_OK
+from fuservice.linux import mountinfo
+from fuservice.linux.capabilities import capabilities
 from fuservice.proto.options import join, split
 
 TYPE_CHECKING = False
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Final
 
+CAP_SYS_ADMIN: Final = 1 << 21  # linux/capability.h
 PREFIX: Final = "fuservice"
 USAGE: Final = "Usage: {program} SOURCE MOUNTPOINT [-sfnvrw] [-t fuservice.TYPE] [-o options]"
 
@@ -37,6 +40,7 @@ class Words:
 
     def __init__(self, argv: Sequence[str]) -> None:
         self.fake = self.verbose = self.without_mtab = False
+        self.namespace: str | None = None
         self.fstype = ""
         self.options: list[tuple[str, str | None]] = []
         self.positional: list[str] = []
@@ -56,7 +60,8 @@ class Words:
             self.fstype = value
         elif word == "-o":
             self.options += split(value)
-        # -N: mount(8) has entered that namespace already
+        else:
+            self.namespace = value
 
     def _letter(self, letter: str) -> None:
         match letter:
@@ -92,18 +97,41 @@ def main(argv: Sequence[str]) -> int:
     if words.unknown is not None or len(words.positional) != 2:
         print(USAGE.format(program=program), file=sys.stderr)
         return EXIT_FAILURE
-    for option, why in REFUSED.items():
-        if words.has(option):
-            return say(f"option {option}: {why}")
     subtype, source = type_and_source(words.fstype, words.positional[0])
-    if not subtype:
-        return say(f"which filesystem? expected -t {PREFIX}.TYPE, or TYPE#SOURCE as source")
+    if why := refusal(words, subtype):
+        return say(why)
     if words.has("nofail") and source.startswith("/") and not os.path.lexists(source):
         return EXIT_OK  # as mount(8) does for a device that is not there
     helper = helper_words(program, words, subtype, source)
-    if words.verbose or words.fake:
-        print(" ".join(helper))
-    return EXIT_OK if words.fake else fuservicemount.main(helper)
+    if words.verbose:
+        print(" ".join(helper), flush=True)  # before what the helper says
+    # mount(8) looks for what fstab calls the source; where that is TYPE#SOURCE, mountinfo shows another, so we look.
+    is_there = source != words.positional[0] and is_mounted(subtype, source, words.positional[1])
+    return EXIT_OK if words.fake or is_there else fuservicemount.main(helper)
+
+
+def refusal(words: Words, subtype: str) -> str | None:
+    """Return why nothing can be mounted, or None."""
+    for option, why in REFUSED.items():
+        if words.has(option):
+            return f"option {option}: {why}"
+    if (
+        words.namespace is not None
+    ):  # it is still ours to enter, and that must come before anything is opened or imported
+        return "option -N: cannot enter another mount namespace: run mount(8) in it, with nsenter(1)"
+    if not subtype:
+        return f"which filesystem? expected -t {PREFIX}.TYPE, or TYPE#SOURCE as source"
+    if not capabilities()[0] & CAP_SYS_ADMIN:
+        # mount(8) may be setuid, but gives that up before it runs us.
+        return "mounting needs root: a `user' line in fstab does not give us the right to"
+    return None
+
+
+def is_mounted(subtype: str, source: str, mount_point: str) -> bool:
+    """Say whether what shows at *mount_point* is this very *source*, mounted by a service for *subtype*."""
+    place = os.path.abspath(mount_point)  # noqa: PTH100
+    top = next((mount for mount in reversed(mountinfo.mounts()) if mount.mount_point == place), None)
+    return top is not None and top.fstype in (f"fuse.{subtype}", f"fuseblk.{subtype}") and top.source == source
 
 
 def type_and_source(fstype: str, source: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 
 from fuservice.errors import SystemCallError
 from fuservice.helper import record
@@ -13,9 +14,13 @@ from fuservice.linux import mountapi, mountinfo
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import Final
 
     # Only a type to the type checker: argparse has no public name for it.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+PATIENCE: Final = 1.0  # seconds for users of an aborted mount to notice
+MOST_LINKS: Final = 40  # path_resolution(7)
 
 
 def add_command(commands: Commands) -> None:
@@ -30,10 +35,8 @@ def add_command(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Unmount. FuserviceError where nothing of ours is mounted there, or it cannot be unmounted."""
-    # Without resolving the last component: realpath(3) would ask the filesystem, and hang where its server does.
-    parent, name = os.path.split(os.path.abspath(options.mount_point))  # noqa: PTH100
-    path = os.path.join(os.path.realpath(parent), name)  # noqa: PTH118
-    mount = next((m for m in reversed(mountinfo.mounts()) if m.mount_point == path), None)
+    path = place(options.mount_point)
+    mount = _mounted(path)
     if mount is None:
         raise SystemCallError(f"{options.mount_point}: nothing is mounted there")
     if mount.fstype.partition(".")[0] not in ("fuse", "fuseblk"):
@@ -42,6 +45,26 @@ def run(options: argparse.Namespace) -> None:
     _unmount(path, lazy=options.lazy)
     if identity is not None:
         record.remove(identity)
+
+
+def place(typed: str) -> str:
+    """Return *typed* as mountinfo has it. Symbolic links are followed, but no mount is ever asked for its root.
+
+    realpath(3) would ask, and hang where the server does.
+    """
+    path = os.path.abspath(typed)  # noqa: PTH100
+    for _ in range(MOST_LINKS):
+        parent, name = os.path.split(path)
+        path = os.path.join(os.path.realpath(parent), name)  # noqa: PTH118
+        if _mounted(path) is not None or not os.path.islink(path):  # noqa: PTH114
+            break
+        path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))  # noqa: PTH115, PTH118, PTH120
+    return path
+
+
+def _mounted(path: str) -> mountinfo.Mount | None:
+    """Return the topmost mount at *path*."""
+    return next((mount for mount in reversed(mountinfo.mounts()) if mount.mount_point == path), None)
 
 
 def _identity(path: str) -> int | None:
@@ -64,9 +87,15 @@ def _unmount(path: str, *, lazy: bool) -> None:
 def _force(path: str) -> None:
     """Abort the connection to the server, so that whoever waits for it gets an error, and unmount again."""
     print(f"fuservice: {path}: busy: aborting its connection, whoever uses it will get errors", file=sys.stderr)
-    try:
-        mountapi.umount2(path, mountapi.UMOUNT_NOFOLLOW | mountapi.MNT_FORCE)
-    except OSError as error:
-        way_out = "; somebody has a file or directory of it open (fuser -vm shows whom): end them, or use -l"
-        reason = f"{error.strerror}{way_out if error.errno == errno.EBUSY else ''}"
-        raise SystemCallError(f"{path}: cannot be unmounted: {reason}") from None
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            mountapi.umount2(path, mountapi.UMOUNT_NOFOLLOW | mountapi.MNT_FORCE)
+        except OSError as error:
+            if error.errno == errno.EBUSY and time.monotonic() < deadline:
+                time.sleep(0.02)  # whoever waited in it needs a moment to let go
+                continue
+            way_out = "; somebody has a file or directory of it open (fuser -vm shows whom): end them, or use -l"
+            reason = f"{error.strerror}{way_out if error.errno == errno.EBUSY else ''}"
+            raise SystemCallError(f"{path}: cannot be unmounted: {reason}") from None
+        return

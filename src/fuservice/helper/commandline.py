@@ -53,6 +53,8 @@ class Request:
             self.subtype = fstype.rpartition(".")[2]
             self.words = [word for word in self.words if word != "-t"]  # its helper drops a dangling one
         self.positional, self.options = _positional_and_options(self.words)
+        if "remount" in self.options:
+            raise CommandLineError("option remount: a mount cannot be changed: unmount it and mount it again")
 
     def _take_ours(self, words: list[str]) -> list[str]:
         """Return *words* without our own options, which end where "--" is."""

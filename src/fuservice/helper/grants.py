@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from fuservice.errors import RefusalError
+from fuservice.errors import RefusalError, shortened
 from fuservice.helper.manifest import SOURCE
 from fuservice.linux import blockdev
 from fuservice.linux.fds import Fd
@@ -183,7 +183,7 @@ class Grants:
     def find(self, path: bytes) -> Grant:
         """Return the grant for exactly *path*; RefusalError(EACCES) where there is none, without touching the path."""
         if path not in self._table:
-            shown = os.fsdecode(path)
+            shown = shortened(os.fsdecode(path))
             raise RefusalError(
                 errno.EACCES,
                 f"{shown}: {os.strerror(errno.EACCES)} (the fuse server asks for a file that was not granted)",

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from fuservice.errors import RefusalError
+from fuservice.errors import RefusalError, shortened
 from fuservice.linux.fds import Fd
 from fuservice.proto import layouts
 
@@ -55,7 +55,7 @@ class MountPoint:
         *named* must be the caller's word, *expected* S_IFDIR, S_IFREG, or 0 for either; *words* are all those that the
         service was told.
         """
-        shown = os.fsdecode(named)
+        shown = shortened(os.fsdecode(named))
         if self.path is None or named != os.fsencode(self.path):
             if named not in words:
                 raise RefusalError(errno.EINVAL, "mount point must be in command line arguments")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from fuservice.errors import RefusalError
+from fuservice.errors import RefusalError, shortened
 from fuservice.proto import layouts
 from fuservice.proto.options import apply, join, split
 
@@ -90,7 +90,7 @@ def check_kernel_options(raw: bytes, typed: Options, *, may_allow_other: bool, f
             options.blksize = _number(name, value, 512, 65_536)
         else:
             raise RefusalError(
-                errno.EINVAL, f"mount option `{join(name, value)}' is not one that a fuse server may set"
+                errno.EINVAL, f"mount option `{shortened(join(name, value))}' is not one that a fuse server may set"
             )
     return options
 
@@ -109,12 +109,16 @@ def check_mtab_options(raw: bytes, typed: Options) -> bytes:
     for name, value in split(os.fsdecode(raw)):
         note = name.startswith("x-") and not name.startswith("x-mount.")
         if not (note or name in ("-n", "nofail") or (name == "user" and (name, value) in typed.pairs)):
-            raise RefusalError(errno.EINVAL, f"mtab option `{join(name, value)}' is not one that a fuse server may set")
+            raise RefusalError(
+                errno.EINVAL, f"mtab option `{shortened(join(name, value))}' is not one that a fuse server may set"
+            )
     return raw
 
 
 def _number(name: str, value: str | None, least: int, most: int) -> int:
     number = int(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 12 else -1
     if not least <= number <= most:
-        raise RefusalError(errno.EINVAL, f"mount option `{name}={value}': expected a number, {least} to {most}")
+        raise RefusalError(
+            errno.EINVAL, f"mount option `{shortened(join(name, value))}': expected a number, {least} to {most}"
+        )
     return number

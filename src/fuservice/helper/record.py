@@ -23,7 +23,11 @@ def write(mount: int, facts: Mapping[str, str], directory: str = DIRECTORY) -> N
     """Record *facts* (name → one line) about the mount that descriptor *mount* stands for. Failure is ignored: it is mounted."""
     text = b"".join(b"%b\t%b\n" % (name.encode(), _escape(os.fsencode(value))) for name, value in facts.items())
     try:
-        os.makedirs(directory, mode=0o755, exist_ok=True)  # noqa: PTH103
+        for place in (os.path.dirname(directory), directory):  # noqa: PTH120
+            try:
+                os.mkdir(place, 0o755)  # noqa: PTH102 - not makedirs(): it gives the upper one what the umask leaves
+            except FileExistsError:
+                continue
         path = f"{directory}/{mountinfo.unique_id(mount)}"
         # Safe: /run is root's, and so is all below it; O_EXCL, so nothing that is there is written to.
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)

@@ -10,7 +10,16 @@ import errno
 import os
 import time
 
-from fuservice.errors import NoHelloError, PeerGoneError, PolicyError, RefusalError, RemoteProtocolError, printable
+from fuservice.errors import (
+    LONGEST_SENTENCE,
+    NoHelloError,
+    PeerGoneError,
+    PolicyError,
+    RefusalError,
+    RemoteProtocolError,
+    printable,
+    shortened,
+)
 from fuservice.helper import commandline, mtab
 from fuservice.helper.attach import Attached, Plan, attach
 from fuservice.helper.options import KernelOptions, check_kernel_options, check_mtab_options
@@ -262,7 +271,7 @@ class Session:
         self._complaints += 1
         if self._complaints <= MOST_COMPLAINTS:
             kernel = "".join(f"\n Error: {printable(line)}" for line in refusal.details)  # as libfuse's helper has it
-            self._say(printable(str(refusal)) + kernel)
+            self._say(printable(str(refusal), LONGEST_SENTENCE) + kernel)
         elif self._complaints == MOST_COMPLAINTS + 1:
             self._say("more complaints are not shown")
 
@@ -286,7 +295,7 @@ def check_plain(what: str, word: bytes) -> bytes:
     text = os.fsdecode(word)
     if not text.isprintable() or "\\" in text:
         raise RefusalError(
-            errno.EINVAL, f"{what} {word!r}: control characters and backslashes are not shown in mountinfo"
+            errno.EINVAL, f"{what} `{shortened(text)}': control characters and backslashes are not shown in mountinfo"
         )
     return word
 
@@ -295,5 +304,7 @@ def check_fstype(fstype: str) -> str:
     """Return the subtype of *fstype*, a draft server's word ("" if it has none); RefusalError(EINVAL) where it is not FUSE's."""
     kind, _, subtype = fstype.partition(".")
     if kind not in ("fuse", "fuseblk") or "/" in subtype:
-        raise RefusalError(errno.EINVAL, f"{os.strerror(errno.EINVAL)}: `{fstype}' is no type of a FUSE filesystem")
+        raise RefusalError(
+            errno.EINVAL, f"{os.strerror(errno.EINVAL)}: `{shortened(fstype)}' is no type of a FUSE filesystem"
+        )
     return subtype

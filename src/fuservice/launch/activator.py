@@ -17,7 +17,8 @@ from contextlib import suppress
 from fuservice.errors import PolicyError, SystemCallError, UsageError, printable
 from fuservice.launch.child import become_server
 from fuservice.linux.fds import Fd
-from fuservice.linux.sockets import Listener, SeqPacket
+from fuservice.linux.listener import Listener
+from fuservice.linux.sockets import SeqPacket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

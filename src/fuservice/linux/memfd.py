@@ -29,11 +29,11 @@ def sealed(name: str, content: bytes) -> Fd:
     return fd
 
 
-def seals(fd: int) -> int:
-    """Return the F_SEAL_ bits of *fd*; 0 where it is no file that could have seals."""
+def seals(fd: int) -> int | None:
+    """Return the F_SEAL_ bits of *fd*; None where it is no memory file: reading it could wait for somebody."""
     try:
         return fcntl.fcntl(fd, fcntl.F_GET_SEALS)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return 0
+        return None

@@ -1,4 +1,4 @@
-"""What is mounted, as the kernel tells it: /proc/self/mountinfo (proc_pid_mountinfo(5)) and statmount(2)."""
+"""What is mounted, as the kernel tells it: /proc/self/mountinfo (proc_pid_mountinfo(5)), and which mount a descriptor lies on (statx(2))."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Final
 
-NR_STATMOUNT: Final = 457
 AT_FDCWD: Final = -100
 AT_SYMLINK_NOFOLLOW: Final = 0x100
 AT_NO_AUTOMOUNT: Final = 0x800
@@ -24,16 +23,6 @@ STATX_MNT_ID_UNIQUE: Final = 0x4000  # linux/stat.h, Linux 6.8
 STATX_SIZE: Final = 256  # struct statx
 STATX_MASK: Final = struct.Struct("I")  # stx_mask, at offset 0
 STATX_MNT_ID: Final = struct.Struct("144xQ")  # stx_mnt_id
-
-# linux/mount.h: struct mnt_id_req, the masks, and the head of struct statmount (its strings follow at offset 512).
-MNT_ID_REQ: Final = struct.Struct("IIQQ")  # size, mnt_ns_fd, mnt_id, param
-STATMOUNT_SB_BASIC: Final = 0x01
-STATMOUNT_MNT_BASIC: Final = 0x02
-STATMOUNT_MNT_ROOT: Final = 0x08
-STATMOUNT_MNT_POINT: Final = 0x10
-STATMOUNT_FS_TYPE: Final = 0x20
-STATMOUNT_HEAD: Final = struct.Struct("IIQIIQIIQQIIQQQQQIIQ")
-STATMOUNT_STRINGS: Final = 512
 
 
 _statx = libc.declare("statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
@@ -117,22 +106,3 @@ def mount_id(fd: int) -> int:
     """Return the id, as mountinfo has it, of the mount that *fd* lies on. Asks no filesystem, so it cannot hang."""
     with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:  # noqa: PTH123
         return next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
-
-
-def statmount(unique_id: int) -> tuple[str, str]:
-    """Return filesystem type and mount point of the mount with this unique 64-bit id (statx's STX_MNT_ID_UNIQUE).
-
-    OSError: ENOENT where there is none, ENOSYS before Linux 6.8.
-    """
-    mask = STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC | STATMOUNT_MNT_POINT | STATMOUNT_FS_TYPE
-    request = ctypes.create_string_buffer(MNT_ID_REQ.pack(MNT_ID_REQ.size, 0, unique_id, mask), MNT_ID_REQ.size)
-    answer = ctypes.create_string_buffer(STATMOUNT_STRINGS + 2 * 4096 + 256)
-    libc.syscall("statmount", NR_STATMOUNT, request, answer, len(answer), 0)
-    head = STATMOUNT_HEAD.unpack_from(answer)
-    fs_type, mount_point = head[7], head[18]
-    return _string(answer.raw, fs_type), _string(answer.raw, mount_point)
-
-
-def _string(answer: bytes, offset: int) -> str:
-    start = STATMOUNT_STRINGS + offset
-    return os.fsdecode(answer[start : answer.index(b"\0", start)])

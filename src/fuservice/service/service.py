@@ -7,12 +7,12 @@ import os
 import stat
 import time
 
-from fuservice.errors import EXIT_FAILURE, PeerGoneError, RemoteProtocolError
-from fuservice.linux import fusedev, sockets
+from fuservice.errors import EXIT_FAILURE, LocalProtocolError, PeerGoneError, RemoteProtocolError
+from fuservice.linux import fusedev, memfd, sockets
 from fuservice.proto import argv, layouts
 from fuservice.proto import messages as m
-from fuservice.proto.connection import ServiceConnection
 from fuservice.proto.dialects import CURRENT
+from fuservice.proto.service_connection import ServiceConnection
 from fuservice.service.commandline import CommandLine, parse_cmdline_opts
 from fuservice.service.handover import connected_socket
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fuservice.linux.fds import Fd
     from fuservice.linux.sockets import SeqPacket
 
-#: Seconds that the helper may take for its hello, which it sends at once, and for each later step.
+#: Seconds that the helper may take for what it sends at once (hello, argv, fusedev), and for each later step.
 HELLO_TIMEOUT: Final = 5.0
 STEP_TIMEOUT: Final = 300.0
 
@@ -183,6 +183,8 @@ class Service:
     # ---- inside ----
 
     def _ask(self, step: str, command: m.Message) -> None:
+        if self._connection.unanswered:
+            raise LocalProtocolError(f"{step}: a file was asked for, and not received")
         self._command(command)
         packet, fds = self._receive()
         for fd in fds:
@@ -218,7 +220,7 @@ class Service:
             raise RemoteProtocolError(f"the helper sent {error}") from None
 
     def _receive_given(self, name: bytes) -> Fd:
-        packet, fds = self._receive()
+        packet, fds = self._receive(HELLO_TIMEOUT)
         try:
             given = self._connection.receive_given(name, packet, len(fds))
             if given.error:
@@ -246,14 +248,13 @@ class Service:
 
 
 def _read_whole(fd: int) -> bytes:
-    """Return what is in the argv file *fd*: a regular file of bounded size, read at fixed offsets.
+    """Return what is in the argv file *fd*: a memory file of bounded size, read at fixed offsets.
 
     libfuse's helper seals nothing, so what was read is judged as one string of bytes, and the file not looked at again.
     """
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > argv.LARGEST_FILE:
-        raise RemoteProtocolError(f"service args file: expected a regular file of at most {argv.LARGEST_FILE} bytes")
     try:
+        if memfd.seals(fd) is None or os.fstat(fd).st_size > argv.LARGEST_FILE:
+            raise RemoteProtocolError(f"service args file: expected a memfd of at most {argv.LARGEST_FILE} bytes")
         return os.pread(fd, argv.LARGEST_FILE + 1, 0)
     except OSError as error:
         raise RemoteProtocolError(f"service args file: cannot be read: {error.strerror}") from None
