@@ -92,7 +92,11 @@ def _mount_and_run(
                 return _give_up(service, error)
         service.send_goodbye(EXIT_OK)
         service.release()
-        session.run()
+        try:
+            session.run()
+        except PermissionError:  # the device has no mount: the helper said yes, and did not do it
+            log("fuse: the helper said that it had mounted, and it had not")
+            return EXIT_FAILURE
     return EXIT_OK
 
 
