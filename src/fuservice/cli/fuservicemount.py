@@ -25,7 +25,10 @@ def main(argv: Sequence[str]) -> int:
     if list(argv[1:2]) == [AS_MOUNT_HELPER]:
         from fuservice.cli import mount_fuservice  # mount(8) found us by another name
 
-        return mount_fuservice.main(argv[2:])
+        words = mount_fuservice.translate(argv[2:])
+        if isinstance(words, int):
+            return words
+        argv = words
     program = argv[0] if argv else "fuservicemount"
 
     def say(sentence: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 
-from fuservice.cli import fuservicemount
 from fuservice.errors import EXIT_FAILURE, EXIT_OK
 from fuservice.linux import mountinfo
 from fuservice.linux.capabilities import capabilities
@@ -85,8 +84,8 @@ class Words:
         return any(name == option for option, _ in self.options)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Carry out *argv* (the program's name first); return the exit code: 0 only if it is mounted, or need not be."""
+def translate(argv: Sequence[str]) -> list[str] | int:
+    """Return the helper's command line for *argv* (the program's name first), or the exit code where nothing is left to do."""
     program = argv[0]
     words = Words(argv)
 
@@ -107,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
         print(" ".join(helper), flush=True)  # before what the helper says
     # mount(8) looks for what fstab calls the source; where that is TYPE#SOURCE, mountinfo shows another, so we look.
     is_there = source != words.positional[0] and is_mounted(subtype, source, words.positional[1])
-    return EXIT_OK if words.fake or is_there else fuservicemount.main(helper)
+    return EXIT_OK if words.fake or is_there else helper
 
 
 def refusal(words: Words, subtype: str) -> str | None:
