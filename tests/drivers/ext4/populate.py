@@ -41,11 +41,14 @@ def if_it_can() -> Iterator[None]:
 
 def populate(top: Path, *, names: int = NAMES) -> None:
     """Fill *top*, a mounted filesystem with at least 40 MiB and *names* + 1000 inodes free. Needs root."""
-    os.umask(0)
     chance = random.Random(names)
-    odd_names(made(top, "odd_names"), chance, names)
-    for part in (sizes, sparse, fragmented, links, nodes, owners_and_times, attributes, deep, churned):
-        part(made(top, part.__name__), chance)
+    before = os.umask(0)
+    try:
+        odd_names(made(top, "odd_names"), chance, names)
+        for part in (sizes, sparse, fragmented, links, nodes, owners_and_times, attributes, deep, churned):
+            part(made(top, part.__name__), chance)
+    finally:
+        os.umask(before)
 
 
 def made(top: Path, name: str) -> Path:

@@ -23,7 +23,7 @@ Facts = dict[str, object]
 View = dict[bytes, Facts]
 
 MOST_NAMES = 150_000  # of one directory
-MOST_LOOKED_AT = 2_000  # of one directory: the first ones by name, so that both sides look at the same
+MOST_LOOKED_AT = 2_500  # of one directory: the first ones by name, so that both sides look at the same
 MOST_ENTRIES = 20_000
 MOST_BYTES = 1 << 30
 WHOLE = 32 << 20  # a file up to this size is read whole, a larger one around the edges of its data
