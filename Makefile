@@ -16,7 +16,7 @@ PACKAGES := python3-venv e2fsprogs mount util-linux
 TEST_PACKAGES := gcc libc6-dev linux-libc-dev libfuse3-dev pkg-config fuse3 fuse2fs squashfuse squashfs-tools strace procps
 
 # What may not be missing where the tests run. `make test MUST_HAVE=` takes the machine as it is, and skips.
-MUST_HAVE ?= root,fuse,loop,ext4,userns,netns,gcc,e2fsprogs,fuse2fs,fusermount3,libfuse3,squashfuse,strace,installed
+MUST_HAVE ?= root,fuse,loop,ext4,userns,netns,gcc,e2fsprogs,fuse2fs,fusermount3,libfuse3,squashfuse,strace,installed,atheris
 PYTEST_ARGS ?=
 
 .PHONY: help

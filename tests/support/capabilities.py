@@ -7,6 +7,7 @@ A test says ``@pytest.mark.needs("root", "fuse")`` and is skipped with the reaso
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -91,6 +92,10 @@ def _nobody_python() -> str | None:
     return _runs(*as_nobody, f"{PROGRAMS}/python3", "-c", "", why="uid 65534 cannot run .venv/bin/python3")
 
 
+def _atheris() -> str | None:
+    return None if importlib.util.find_spec("atheris") else "no atheris here (pip install atheris; x86-64 only)"
+
+
 def _corpus() -> str | None:
     return None if (SHARED / "corpus/ext").is_dir() else "no shared/corpus/ext beside the checkout"
 
@@ -118,6 +123,7 @@ PROBES: dict[str, Probe] = {
         "systemd": _systemd,
         "installed": _installed,
         "nobody-python": _nobody_python,
+        "atheris": _atheris,
         "corpus": _corpus,
         "transcripts": _transcripts,
     }.items()

@@ -114,9 +114,8 @@ def refusal(words: Words, subtype: str) -> str | None:
     for option, why in REFUSED.items():
         if words.has(option):
             return f"option {option}: {why}"
-    if (
-        words.namespace is not None
-    ):  # it is still ours to enter, and that must come before anything is opened or imported
+    if words.namespace is not None:
+        # It would be ours to enter, before anything is opened or imported.
         return "option -N: cannot enter another mount namespace: run mount(8) in it, with nsenter(1)"
     if not subtype:
         return f"which filesystem? expected -t {PREFIX}.TYPE, or TYPE#SOURCE as source"

@@ -59,7 +59,8 @@ def parse(text: bytes) -> Iterator[Mount]:
     """Yield the mounts in *text*, the content of a mountinfo file; lines that are none are passed over."""
     for line in text.split(b"\n"):  # not splitlines(): the kernel escapes no carriage return
         words = [os.fsdecode(unescape(word)) for word in line.split(b" ")]
-        if "-" not in words[6:] or not (_is_id(words[0]) and _is_id(words[1])):
+        numbers = [*words[:2], *"".join(words[2:3]).split(":")]  # mount id, parent's id, major and minor
+        if "-" not in words[6:] or len(numbers) != 4 or not all(map(_is_id, numbers)):
             continue
         dash = words.index("-", 6)
         if len(words) < dash + 4:
