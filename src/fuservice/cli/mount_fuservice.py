@@ -145,8 +145,12 @@ def type_and_source(fstype: str, source: str) -> tuple[str, str]:
 
 def helper_words(program: str, words: Words, subtype: str, source: str) -> list[str]:
     """Return the command line of fuservicemount that does what *words* ask."""
+    # For `user=NAME' mount(8) adds exec, suid and dev by itself; for `user' only what was typed after it.
+    made_up = {"suid", "dev"} if any(name == "user" and value for name, value in words.options) else set[str]()
     kept = [
-        join(name, value) for name, value in words.options if name not in FOR_MOUNT and not name.startswith("comment")
+        join(name, value)
+        for name, value in words.options
+        if name not in FOR_MOUNT | made_up and not name.startswith("comment")
     ]
     if words.without_mtab:
         kept = [option for option in kept if not option.startswith(("x-", "user="))]
