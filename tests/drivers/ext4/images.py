@@ -32,19 +32,20 @@ RECIPES: dict[str, str] = {
     "ext4-bigalloc": "-t ext4 -b 4096 -C 16384 -O bigalloc",
     "ext4-bigalloc-1k": "-t ext4 -b 1024 -C 8192 -O bigalloc,^has_journal",
     "ext4-ea_inode": "-t ext4 -b 4096 -O ea_inode",
-    "ext4-everything": "-t ext4 -b 4096 -I 512 -O sparse_super2,mmp,stable_inodes,encrypt,metadata_csum_seed,large_dir,inline_data,ea_inode",
+    "ext4-everything": "-t ext4 -b 4096 -I 512 -O sparse_super2,stable_inodes,encrypt,metadata_csum_seed,large_dir,inline_data,ea_inode",
     "ext4-nothing": "-t ext4 -b 1024 -I 128 -O ^metadata_csum,^64bit,^flex_bg,^dir_index,^huge_file,^dir_nlink,^extra_isize,^sparse_super,^resize_inode",
 }  # fmt: skip
 
-#: What tune2fs does at the end: features that not every kernel can write to.
-AFTERWARDS = {"ext4-everything": "-O quota,project,verity"}
+#: What tune2fs does at the end: features that not every kernel can write to, or with which it waits (mmp).
+AFTERWARDS = {"ext4-everything": "-O quota,project,verity,mmp"}
 
 
 def mke2fs(path: Path, options: str, size: int, *more: str) -> Path:
     """Make an empty filesystem of *size* bytes in the sparse file *path*."""
     with path.open("wb") as file:
         file.truncate(size)
-    words = ["mke2fs", "-q", "-F", "-E", "lazy_itable_init=0,nodiscard", *options.split(), *more, os.fspath(path)]
+    lazy = [] if "lazy_itable_init" in options else ["-E", "lazy_itable_init=0"]
+    words = ["mke2fs", "-q", "-F", *lazy, *options.split(), *more, os.fspath(path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr}"
     return path

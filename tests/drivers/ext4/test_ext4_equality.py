@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.drivers.ext4.images import RECIPES, full_image, served
+from tests.drivers.ext4.images import RECIPES, full_image, mke2fs, served
 from tests.drivers.ext4.view import Mounted, Served, differences, errors, survey
 from tests.support.mounts import loop_mounted
 
@@ -26,3 +27,21 @@ def test_as_the_kernel_shows_it(name: str, tmp_path: Path) -> None:
     assert differences(ours, theirs) == []
     assert errors(ours) == []
     assert len(ours) > 2500
+
+
+@pytest.mark.needs("root", "loop", "ext4", "e2fsprogs")
+@pytest.mark.parametrize("options", ["-b 4096", "-b 1024 -O meta_bg,^resize_inode", "-b 4096 -C 65536 -O bigalloc"])
+def test_a_large_filesystem_opens_as_fast_as_a_small_one(options: str, tmp_path: Path) -> None:
+    """A tebibyte, sparse: descriptors are read where they are needed, and statfs adds up all of them."""
+    size = (1 << 40) >> (4 if "1024" in options else 0)
+    image = mke2fs(tmp_path / "large.img", f"-t ext4 -E lazy_itable_init=1,lazy_journal_init=1 {options}", size)
+    began = time.process_time()
+    with served(image) as filesystem:
+        assert filesystem.lookup(1, b"lost+found").attr.size
+        spent = time.process_time() - began
+        ours = survey(Served(filesystem))
+    point = tmp_path / "kernel"
+    point.mkdir()
+    with loop_mounted(image, point):
+        assert differences(ours, survey(Mounted(str(point)))) == []
+    assert spent < 0.05

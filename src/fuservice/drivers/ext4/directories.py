@@ -61,7 +61,7 @@ class Directories:
         self._volume = volume
         self._limit = cache_bytes // 2  # of each generation, so of each directory
         self._names: Generations[int, dict[bytes, int]] = Generations(self._limit, _weight)
-        self._damaged: set[int] = set()
+        self._damaged: dict[int, str] = {}
 
     def find(self, inode: Inode, name: bytes) -> int:
         """Return the inode number that *name* has in directory *inode*; ENOENT, or EIO where that cannot be known."""
@@ -74,7 +74,7 @@ class Directories:
         if len(name) > 255:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         if inode.ino in self._damaged:
-            raise damaged(f"directory {inode.ino} is damaged: whether it had that name is not known")
+            raise damaged(f"{self._damaged[inode.ino]}: whether the directory had that name is not known")
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def entries(self, inode: Inode, position: int) -> Iterator[Name]:
@@ -86,7 +86,7 @@ class Directories:
                 yield entry
         # The error must not be mixed with entries that the caller could lose because of it: it is an answer of its own.
         if none and inode.ino in self._damaged:
-            raise damaged(f"directory {inode.ino} is damaged: entries may be missing")
+            raise damaged(f"{self._damaged[inode.ino]}: entries may be missing")
 
     def _listed(self, inode: Inode, position: int) -> Iterator[Name]:
         size = self._volume.superblock.block_size
@@ -108,9 +108,11 @@ class Directories:
         return found
 
     def _complain(self, inode: Inode, what: str) -> None:
-        self._volume.metadata.complain(f"directory {inode.ino}, {what}")
+        """Note damage: for the volume, and as the reason that this directory gives from now on."""
+        sentence = f"directory {inode.ino}, {what}"
+        self._volume.metadata.complain(sentence)
         if len(self._damaged) < _MOST_DAMAGED:
-            self._damaged.add(inode.ino)
+            self._damaged.setdefault(inode.ino, sentence)
 
     def _blocks(self, inode: Inode, first: int, at_once: int) -> Iterator[tuple[int, bytes]]:
         """Yield up to *at_once* consecutive blocks at a time, from logical block *first*: the first's number, the bytes."""

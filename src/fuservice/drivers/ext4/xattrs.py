@@ -91,7 +91,7 @@ def _parse(superblock_features: int, inode: Inode, data: bytes, start: int) -> l
 def _check_value(superblock_features: int, inode: Inode, slot: Slot, first: int, end: int) -> None:
     _index, _name, offset, ino, size = slot
     if ino:
-        if not superblock_features & features.EA_INODE or size > _LARGEST_STORED:
+        if not superblock_features & features.EA_INODE or not 0 < size <= _LARGEST_STORED:
             raise damaged(f"inode {inode.ino}: an attribute of {size} bytes in inode {ino}")
     elif size and not (first <= offset and offset + (size + 3 & ~3) <= end):
         raise damaged(f"inode {inode.ino}: an attribute's value of {size} bytes at {offset}")
