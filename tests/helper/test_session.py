@@ -265,10 +265,10 @@ def draft(place: Place, *more: bytes, fstype: str = "fuse.x", point: str | None 
     return [b"TYPE" + fstype.encode() + b"\0", wire.name(), mntp, *more, wire.doit()]
 
 
-@pytest.mark.parametrize("fstype", ["fuse.x", "fuse", "fuse.other"])
-def test_a_draft_server_gets_its_mount(place: Place, fstype: str) -> None:
+@pytest.mark.parametrize(("asked", "fstype"), [("fuse.x", "fuse.x"), ("fuse", "fuse"), ("fuse.sshfs", "fuse.x")])
+def test_a_draft_server_gets_its_mount_under_no_other_s_name(place: Place, asked: str, fstype: str) -> None:
     opening = b"OPEN" + bytes(12) + os.fsencode(place.image) + b"\0"
-    held = place.hold([opening, *draft(place, fstype=fstype)], dialect=DRAFT)
+    held = place.hold([opening, *draft(place, fstype=asked)], dialect=DRAFT)
     assert held.error is None and held.mount is not None and held.mount.fstype == fstype
     assert held.answers == [wire.file(0, str(place.image)), *[OK] * 4]
 

@@ -227,7 +227,7 @@ class Session:
         self._caller.check_mount(self._mount_point)
         assert self._device is not None
         plan = Plan(
-            fuse_device=self._device, subtype=check_fstype(self._fstype), source=os.fsdecode(self._shown_source()),
+            fuse_device=self._device, subtype=self._shown_subtype(), source=os.fsdecode(self._shown_source()),
             flags=self._caller.flags(command.flags, self._say) | self._restrictions, options=self._raw_options, fuseblk=self._fuseblk,
         )  # fmt: skip
         try:
@@ -238,6 +238,11 @@ class Session:
         self._send(self._connection.answer())
 
     # ---- small things ----
+
+    def _shown_subtype(self) -> str:
+        """Return the subtype that mountinfo will show: the caller's word, whatever a draft's server would like to be."""
+        asked = check_fstype(self._fstype)
+        return asked if asked in ("", self._request.options.value("subtype")) else self._request.subtype
 
     def _shown_source(self) -> bytes:
         """Return the source that mountinfo will show: the server's if it is a plain word, else what the caller typed."""
