@@ -1,7 +1,7 @@
 """`make demo`: build an ext4 image, mount it through a server without rights, compare it with the kernel's own mount.
 
-Everything happens in a mount namespace of its own, on a tmpfs that goes with it: whatever fails, and even if this process
-is killed, the machine keeps no mount, no loop device, no process, and nothing but an empty directory under /tmp.
+Everything happens in namespaces of its own, on a tmpfs that goes with them: whatever fails, and even if this process is
+killed, the machine keeps no mount, no loop device, no process, and nothing but an empty directory under /tmp.
 """
 
 from __future__ import annotations
@@ -31,14 +31,18 @@ class DemoError(Exception):
     """The demo cannot show what it wants to show; says what failed."""
 
 
-def main() -> int:
-    """Show it; return 0 if everything was as it should be."""
+#: Namespaces of mounts and of processes: a server and its mount keep each other alive, and this ends both. unshare(1).
+APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
+
+
+def main(words: Sequence[str]) -> int:
+    """Show it, in namespaces of our own; return 0 if everything was as it should be."""
     if os.geteuid() != 0:
         print("demo: mounting needs root: try  sudo make demo", file=sys.stderr)
         return 1
+    if list(words) != ["apart"]:
+        os.execvp(APART[0], [*APART, sys.executable, "-m", "demo", "apart"])
     os.umask(0o022)
-    kernel.unshare(kernel.CLONE_NEWNS)
-    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     place = Path(tempfile.mkdtemp(prefix="fuservice-demo."))
     kernel.mount("demo", os.fspath(place), "tmpfs", data="mode=700")
     try:
@@ -158,4 +162,4 @@ def run(*command: str | Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.support.capabilities import REPOSITORY
 from tests.support.mounts import mounts
+from tests.support.waiting import wait_until
 
 DEMO = [sys.executable, "-m", "demo"]
 
@@ -32,3 +34,20 @@ def test_without_rights_it_says_so() -> None:
     done = subprocess.run([*nobody, *DEMO], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "demo: mounting needs root: try  sudo make demo\n"
+
+
+@pytest.mark.needs("root", "fuse", "loop", "ext4", "e2fsprogs", "installed")
+def test_killed_while_it_is_mounted_it_takes_everything_along(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as output, subprocess.Popen(DEMO, cwd=REPOSITORY, stdout=output, process_group=0) as demo:
+        wait_until(lambda: "fuse.ext4" in log.read_text(), "the demo has mounted", 60)
+        demo.kill()
+    (place,) = set(re.findall(r"/tmp/fuservice-demo\.\w+", log.read_text()))
+
+    def left() -> str:
+        return subprocess.run(
+            ["losetup", "-l", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, check=True
+        ).stdout
+
+    wait_until(lambda: place not in left(), "the loop device is free")
+    Path(place).rmdir()  # empty: what was mounted there went with its namespace
