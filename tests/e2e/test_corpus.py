@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,12 @@ EVERYTHING = ("atime_ns", "ctime_ns", "blocks", "data", "ino")
 
 
 @pytest.fixture
-def image(tmp_path: Path, make_mount_point: Callable[[str], Path], request: pytest.FixtureRequest) -> Path:
-    """Give the image of the corpus that the test is parametrized with."""
+def image(tmp_path: Path, make_mount_point: Callable[[str], Path], request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Give the image of the corpus that the test is parametrized with; it is too large to be kept."""
     path = tmp_path / f"{request.param}.img"
     corpus.make(request.param, path, make_mount_point("fill"))
-    return path
+    yield path
+    path.unlink()
 
 
 @pytest.mark.timeout(300)
