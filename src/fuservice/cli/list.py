@@ -11,7 +11,7 @@ import time
 
 from fuservice.helper import record
 from fuservice.linux import mountinfo
-from fuservice.linux.servers import servers
+from fuservice.linux.servers import connection_number, servers
 from fuservice.linux.statmount import mount_id
 
 TYPE_CHECKING = False
@@ -86,7 +86,7 @@ def gather(*, everything: bool = False) -> list[Row]:
     for mount in mountinfo.mounts():
         facts = known.get(mount.mount_id)
         if mount.fstype.partition(".")[0] in ("fuse", "fuseblk") and (facts is not None or everything):
-            rows.append(Row(mount, facts, serving.get(int(mount.device.partition(":")[2]))))
+            rows.append(Row(mount, facts, serving.get(connection_number(mount.device))))
     return rows
 
 
@@ -97,7 +97,8 @@ def recorded() -> dict[int, dict[str, str]]:
         try:
             known[mount_id(unique_id)] = facts
         except FileNotFoundError:
-            record.remove(unique_id)  # it is in no mount namespace that we can see
+            if facts.get("namespace") == record.namespace():  # what another one holds, we do not see
+                record.remove(unique_id)
         except OSError:
             continue
     return known

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 import time
 
-from fuservice.errors import SystemCallError
+from fuservice.errors import EXIT_OK, SystemCallError
 from fuservice.helper import record
 from fuservice.linux import mountapi, mountinfo
+from fuservice.linux.fds import Fd
+from fuservice.linux.servers import connection_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from typing import Final
+    from typing import Final, NoReturn
 
     # Only a type to the type checker: argparse has no public name for it.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-PATIENCE: Final = 1.0  # seconds for users of an aborted mount to notice
+PATIENCE: Final = 1.0  # seconds: for a server to answer, for users of an aborted mount to notice
+CONNECTION: Final = "/sys/fs/fuse/connections/{}/abort"
 MOST_LINKS: Final = 40  # path_resolution(7)
 
 
@@ -42,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
     if mount.fstype.partition(".")[0] not in ("fuse", "fuseblk"):
         raise SystemCallError(f"{options.mount_point}: is a mount of {mount.fstype}, not of FUSE: use umount(8)")
     identity = _identity(path)
-    _unmount(path, lazy=options.lazy)
+    _unmount(path, mount, lazy=options.lazy)
     if identity is not None:
         record.remove(identity)
 
@@ -74,28 +78,64 @@ def _identity(path: str) -> int | None:
         return None
 
 
-def _unmount(path: str, *, lazy: bool) -> None:
+def _unmount(path: str, mount: mountinfo.Mount, *, lazy: bool) -> None:
     flags = mountapi.UMOUNT_NOFOLLOW | (mountapi.MNT_DETACH if lazy else 0)
+    error = _umount2(path, flags, mount)
+    if error == errno.EBUSY:
+        _say(f"{path}: busy: aborting its connection, whoever uses it will get errors")
+        deadline = time.monotonic() + PATIENCE
+        flags = mountapi.UMOUNT_NOFOLLOW | mountapi.MNT_FORCE
+        while (error := _umount2(path, flags, mount)) == errno.EBUSY and time.monotonic() < deadline:
+            time.sleep(0.02)  # whoever waited in it needs a moment to let go
+    if error:
+        way_out = "; somebody has a file or directory of it open (fuser -vm shows whom): end them, or use -l"
+        reason = f"{os.strerror(error)}{way_out if error == errno.EBUSY else ''}"
+        raise SystemCallError(f"{path}: cannot be unmounted: {reason}")
+
+
+def _umount2(path: str, flags: int, mount: mountinfo.Mount) -> int:
+    """Call umount2(2) and return its errno, but wait for it with a bound: of a fuseblk mount, it waits for the server.
+
+    By then nobody sees the mount any more. A child waits, which may have to stay.
+    """
+    pid = os.fork()
+    if pid == 0:
+        _call(path, flags)
+    with Fd(os.pidfd_open(pid)) as child:
+        if not _ends(child, PATIENCE):
+            _say(f"{path}: its server does not answer: aborting its connection")
+            _abort(mount)
+            if not _ends(child, PATIENCE):
+                if any(there.mount_id == mount.mount_id for there in mountinfo.mounts()):
+                    raise SystemCallError(f"{path}: cannot be unmounted: umount(2) does not return")
+                _say(f"{path}: is unmounted, but its server keeps {mount.source} busy until it ends")
+                return EXIT_OK
+        result = os.waitid(os.P_PIDFD, child.fileno(), os.WEXITED)
+    return result.si_status if result else 0
+
+
+def _call(path: str, flags: int) -> NoReturn:
+    os.closerange(0, 3)  # whoever reads what we print does not wait for this child
     try:
         mountapi.umount2(path, flags)
     except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise SystemCallError(f"{path}: cannot be unmounted: {error.strerror}") from None
-        _force(path)
+        os._exit(error.errno or errno.EIO)
+    os._exit(EXIT_OK)
 
 
-def _force(path: str) -> None:
-    """Abort the connection to the server, so that whoever waits for it gets an error, and unmount again."""
-    print(f"fuservice: {path}: busy: aborting its connection, whoever uses it will get errors", file=sys.stderr)
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            mountapi.umount2(path, mountapi.UMOUNT_NOFOLLOW | mountapi.MNT_FORCE)
-        except OSError as error:
-            if error.errno == errno.EBUSY and time.monotonic() < deadline:
-                time.sleep(0.02)  # whoever waited in it needs a moment to let go
-                continue
-            way_out = "; somebody has a file or directory of it open (fuser -vm shows whom): end them, or use -l"
-            reason = f"{error.strerror}{way_out if error.errno == errno.EBUSY else ''}"
-            raise SystemCallError(f"{path}: cannot be unmounted: {reason}") from None
-        return
+def _ends(child: Fd, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(child.fileno(), select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+def _abort(mount: mountinfo.Mount) -> None:
+    try:
+        with open(CONNECTION.format(connection_number(mount.device)), "wb") as abort:  # noqa: PTH123
+            abort.write(b"1")
+    except OSError:
+        return  # fusectl is not mounted
+
+
+def _say(sentence: str) -> None:
+    print(f"fuservice: {sentence}", file=sys.stderr)

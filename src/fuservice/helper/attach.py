@@ -80,7 +80,7 @@ class Attached:
     def record(self, facts: Mapping[str, str]) -> None:
         """Write *facts* down for ``fuservice list``, where a descriptor says which mount this is."""
         if self._mount is not None:
-            record.write(self._mount.fileno(), facts)
+            record.write(self._mount.fileno(), {**facts, "namespace": record.namespace()})
 
     def close(self) -> None:
         """Let the mount be: while we hold it, umount(8) would find it busy."""

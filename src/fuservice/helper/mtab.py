@@ -25,7 +25,7 @@ PROGRAMS: Final = ("/usr/bin/mount", "/bin/mount")
 
 def record(source: str, mount_point: str, fstype: str, options: str) -> None:
     """Have *options* of a mount that is there written down; waits for mount(8), which mounts nothing (``-f``)."""
-    if options == NOT_AT_ALL or not os.access(UTAB, os.F_OK) or not os.access(MTAB, os.W_OK):
+    if NOT_AT_ALL in options.split(",") or not os.access(UTAB, os.F_OK) or not os.access(MTAB, os.W_OK):
         return
     program = next((path for path in PROGRAMS if os.access(path, os.X_OK)), None)
     if program is None:

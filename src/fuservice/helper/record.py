@@ -39,6 +39,11 @@ def write(mount: int, facts: Mapping[str, str], directory: str = DIRECTORY) -> N
         os.close(fd)
 
 
+def namespace() -> str:
+    """Return the name of the mount namespace that we are in: from another one, the kernel says that our mounts do not exist."""
+    return str(os.stat("/proc/self/ns/mnt").st_ino)  # noqa: PTH116
+
+
 def read(directory: str = DIRECTORY) -> dict[int, dict[str, str]]:
     """Return the records by unique mount id; files that are none are passed over."""
     records: dict[int, dict[str, str]] = {}

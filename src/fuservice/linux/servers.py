@@ -35,8 +35,14 @@ def _read_bytes(pid: int) -> int | None:
         return None
 
 
+def connection_number(device: str) -> int:
+    """Return the number of the connection behind a mount whose *device* ("7:1", "0:40") mountinfo shows: the kernel's dev_t."""
+    major, _, minor = device.partition(":")
+    return int(major) << 20 | int(minor)
+
+
 def servers() -> dict[int, Server]:
-    """Return connection number (the minor device number of the mount) → server, for all processes that we may look into."""
+    """Return connection number → server, for all processes that we may look into."""
     found: dict[int, Server] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():

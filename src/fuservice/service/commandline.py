@@ -93,7 +93,9 @@ def _switch(line: CommandLine, word: str) -> bool:
             line.debug = True
         case "-r":
             line.flags |= layouts.MS_RDONLY
-        case "-f" | "-s" | "-n":  # a service is in the foreground, and this engine has one thread
+        case "-n":
+            line.mtab.append(word)  # the helper knows it as "note nothing"
+        case "-f" | "-s":  # a service is in the foreground, and this engine has one thread
             pass
         case _:
             return False
