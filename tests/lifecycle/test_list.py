@@ -45,7 +45,7 @@ def test_a_mount_is_a_row(yard: Yard) -> None:
     options = str(row.pop("options")).split(",")
     assert {"ro", "nosuid", "nodev", "user_id=0"} <= set(options)
     assert row == {
-        "mount point": str(point), "source": str(yard.image), "type": "ext4", "uid": NOBODY, "pid": yard.server_of(point),
+        "mount point": str(point), "source": str(yard.image), "type": "ext4", "driver": "ext4", "uid": NOBODY, "pid": yard.server_of(point),
         "socket": "/run/filesystems/ext4",
     }  # fmt: skip
 
@@ -116,8 +116,8 @@ def test_a_mount_whose_server_was_killed_keeps_its_row(yard: Yard) -> None:
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: pid not in yard.servers(), "the end of the server")
     (row,) = yard.rows()
-    assert row == {**before, "uid": None, "pid": None, "read": None}
-    assert yard.cli("list").stdout.splitlines()[1].split()[3:5] == ["-", "-"]
+    assert row == {**before, "driver": None, "uid": None, "pid": None, "read": None}
+    assert yard.cli("list").stdout.splitlines()[1].split()[3:6] == ["-", "-", "-"]
     assert yard.cli("umount", point) == (0, "", "")
     assert yard.rows() == []
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     # Only a type to the type checker: argparse has no public name for it.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-COLUMNS = ("mount point", "source", "type", "uid", "pid", "since", "read")
+COLUMNS = ("mount point", "source", "type", "driver", "uid", "pid", "since", "read")
 
 
 class Row:
@@ -35,11 +35,11 @@ class Row:
 
     def as_json(self) -> dict[str, str | int | None]:
         """Return the row with full precision: "since" in seconds since 1970, "read" in bytes; null where it is not known."""
-        since = self.facts.get("since", "")
+        since, server = self.facts.get("since", ""), self.server
         return {
             "mount point": self.mount.mount_point, "source": self.mount.source, "type": self.mount.fstype.partition(".")[2] or None,
-            "uid": self.server.uid if self.server else None, "pid": self.server.pid if self.server else None,
-            "since": int(since) if since.isdigit() else None, "read": self.server.read_bytes if self.server else None,
+            "driver": server.name if server else None, "uid": server.uid if server else None, "pid": server.pid if server else None,
+            "since": int(since) if since.isdigit() else None, "read": server.read_bytes if server else None,
             "options": f"{self.mount.mount_options},{self.mount.super_options}", "socket": self.facts.get("socket"),
         }  # fmt: skip
 

@@ -14,14 +14,17 @@ _KEY: Final = b"fuse_connection:"
 class Server:
     """A process that holds a fuse device."""
 
-    __slots__ = ("pid", "read_bytes", "uid")
+    __slots__ = ("name", "pid", "read_bytes", "uid")
 
     def __init__(self, pid: int) -> None:
         """Read what /proc says of *pid*: OSError where it is gone."""
         self.pid = pid
         self.uid = os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116
+        self.name = ""
         with open(f"/proc/{pid}/status", "rb") as status:  # noqa: PTH123
             for line in status:
+                if line.startswith(b"Name:"):
+                    self.name = os.fsdecode(line[5:].strip())
                 if line.startswith(b"Uid:"):
                     self.uid = int(line.split()[2])  # the effective one; /proc/PID is root's if it is not dumpable
         self.read_bytes: int | None = _read_bytes(pid)

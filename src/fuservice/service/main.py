@@ -9,7 +9,7 @@ from fuservice import __version__
 from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError, ImageError, UsageError
 from fuservice.fuse.codec import Policy
 from fuservice.fuse.session import Session
-from fuservice.linux import fusedev
+from fuservice.linux import fusedev, prctl
 from fuservice.proto import layouts
 from fuservice.service.log import log
 from fuservice.service.service import Service
@@ -39,6 +39,7 @@ def service_main(driver: type[Driver], argv: Sequence[str] | None = None) -> int
     except FuserviceError as error:
         log(f"fuse: {error}")
         return EXIT_FAILURE
+    prctl.set_name(driver.name)  # what ps(1) and `fuservice list` call us
     with service:
         try:
             return _serve(service, driver, own)
