@@ -9,6 +9,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # The system's Python, not the first one on the path: that may live in a home directory, where the servers' uid cannot go.
 PYTHON := /usr/bin/python3
+comma := ,
 RUN := .venv/bin/python
 PIP := $(RUN) -m pip -qq --disable-pip-version-check --no-input
 
@@ -16,7 +17,8 @@ PACKAGES := python3-venv e2fsprogs mount util-linux
 TEST_PACKAGES := gcc libc6-dev linux-libc-dev libfuse3-dev pkg-config fuse3 fuse2fs squashfuse squashfs-tools strace procps
 
 # What may not be missing where the tests run. `make test MUST_HAVE=` takes the machine as it is, and skips.
-MUST_HAVE ?= root,fuse,loop,ext4,userns,netns,gcc,e2fsprogs,fuse2fs,fusermount3,libfuse3,squashfuse,strace,installed,atheris
+# atheris comes as a wheel for x86-64 alone.
+MUST_HAVE ?= root,fuse,loop,ext4,userns,netns,gcc,e2fsprogs,fuse2fs,fusermount3,libfuse3,squashfuse,strace,installed$(if $(filter x86_64,$(shell uname -m)),$(comma)atheris)
 PYTEST_ARGS ?=
 
 .PHONY: help

@@ -16,7 +16,6 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAMS = REPOSITORY / ".venv/bin"
-SHARED = REPOSITORY.parent / "shared"
 
 Probe = Callable[[], str | None]
 
@@ -96,14 +95,6 @@ def _atheris() -> str | None:
     return None if importlib.util.find_spec("atheris") else "no atheris here (pip install atheris; x86-64 only)"
 
 
-def _corpus() -> str | None:
-    return None if (SHARED / "corpus/ext").is_dir() else "no shared/corpus/ext beside the checkout"
-
-
-def _transcripts() -> str | None:
-    return None if (SHARED / "transcripts").is_dir() else "no shared/transcripts beside the checkout"
-
-
 PROBES: dict[str, Probe] = {
     name: functools.cache(probe)
     for name, probe in {
@@ -124,8 +115,6 @@ PROBES: dict[str, Probe] = {
         "installed": _installed,
         "nobody-python": _nobody_python,
         "atheris": _atheris,
-        "corpus": _corpus,
-        "transcripts": _transcripts,
     }.items()
 }
 
