@@ -122,7 +122,7 @@ int main(int argc, char **argv)
 		return 64;
 	argv[1] = argv[0];
 	args = (struct fuse_args)FUSE_ARGS_INIT(argc - 1, argv + 1);
-	data = malloc(BIG);
+	data = aligned_alloc(4096, BIG); /* as ours: the kernel copies page by page */
 	if (!data)
 		return 1;
 	memset(data, 'x', BIG);

@@ -14,6 +14,7 @@ Two names of one object are hard links. Nodes are numbered as they are met, the 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 
 from fuservice.fuse import abi
@@ -51,6 +52,15 @@ class Inode:
     def blocks(self) -> int:
         """Return how many 512-byte units it takes."""
         return 0
+
+
+def on_pages(data: bytes) -> memoryview:
+    """Return *data*, copied to a page's boundary if it has pages: the kernel takes it page by page."""
+    if len(data) < mmap.PAGESIZE:
+        return memoryview(data)
+    pages = mmap.mmap(-1, len(data))
+    pages[:] = data
+    return memoryview(pages)
 
 
 class File(Inode):
@@ -139,7 +149,7 @@ class Memtree(Filesystem):
         root = tree if isinstance(tree, Directory) else Directory(tree)
         self._inodes, self._attrs = self._number(root)
         files = ((node, inode) for node, inode in self._inodes.items() if isinstance(inode, File))
-        self._whole = {node: memoryview(file.extents[0][1]) for node, file in files if file.is_whole()}
+        self._whole = {node: on_pages(file.extents[0][1]) for node, file in files if file.is_whole()}
         self._entries: dict[int, dict[bytes, Entry]] = {}
         self._listings: dict[int, list[DirEntry]] = {}
         for node, inode in self._inodes.items():

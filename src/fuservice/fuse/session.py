@@ -7,6 +7,7 @@ It ends when the kernel says that the mount is gone.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 
 from fuservice.fuse import abi, codec
@@ -64,7 +65,8 @@ class Session:
         self.request = bytearray(REQUEST_SIZE)  #: where requests are read into
         self.nodes = Nodes()
         self._failures = Failures(log, self.nodes)
-        into = memoryview(bytearray(MAX_READ))
+        # On a page's boundary: what is copied to the kernel page by page must not lie across two of ours each time.
+        into = memoryview(mmap.mmap(-1, MAX_READ))
         self._operations = Operations(filesystem, self.request, into, policy or Policy(), self.nodes, self._failures)
         init: tuple[Handler, int] = (self._init, BODY + abi.INIT_IN.size)
         self._table: list[tuple[Handler, int]] = [(_too_early, 0)] * abi.OP_LIMIT
