@@ -203,6 +203,7 @@ def utab(run: Path) -> Path:
     return path
 
 
+@pytest.mark.needs("mtab")
 def test_options_for_userspace_are_written_by_mount8(utab: Path) -> None:
     mtab.record("src", "/run", "fuse.x", "user=bob,x-note=a b")
     assert "TARGET=/run" in utab.read_text() and "OPTS=user=bob,x-note=a\\040b" in utab.read_text()

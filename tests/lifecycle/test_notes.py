@@ -13,6 +13,7 @@ from tests.support.mounts import mounted
 pytestmark = [pytest.mark.needs("root", "fuse", "e2fsprogs", "installed"), pytest.mark.timeout(60)]
 
 
+@pytest.mark.needs("mtab")
 def test_it_is_noted_as_libfuses_helper_has_it_and_goes_with_umount(yard: Yard) -> None:
     point = yard.mounted("mnt", "-o", "user=bob,x-foo=1")
     assert UTAB.read_text() == f"SRC=memtree TARGET={point} ROOT=/ OPTS=user=bob,x-foo=1\n"
@@ -20,6 +21,7 @@ def test_it_is_noted_as_libfuses_helper_has_it_and_goes_with_umount(yard: Yard) 
     assert UTAB.read_text() == ""
 
 
+@pytest.mark.needs("mtab")
 def test_names_that_utab_must_escape_are_found_again(yard: Yard) -> None:
     point = yard.mounted(b"a b\xff", "-o", "x-foo=a b")
     assert b"TARGET=/run/yard/a\\040b\xff ROOT=/ OPTS=x-foo=a\\040b" in UTAB.read_bytes()

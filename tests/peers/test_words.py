@@ -149,6 +149,7 @@ def test_who_may_unmount_is_the_callers_word(stand: Stand, typed: str) -> None:
         assert talk.goodbye().lines == [FAILED]
 
 
+@pytest.mark.needs("mtab")
 def test_notes_are_written_down_and_nobody_waits_for_the_server(stand: Stand) -> None:
     utab = Path("/run/mount/utab")
     utab.parent.mkdir()

@@ -43,6 +43,8 @@ def param(name: str) -> object:
         needs.append("loop")
     if transcript.get("uid", 0):
         needs.append("nobody-python")
+    if any(post["cmd"].endswith("/utab") for post in transcript.get("post", [])):
+        needs.append("mtab")
     return pytest.param(name, marks=pytest.mark.needs(*needs))
 
 

@@ -88,7 +88,14 @@ def _nobody_python() -> str | None:
     as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     if os.geteuid() != 0:
         return "not root, so no other uid can be tried"
-    return _runs(*as_nobody, f"{PROGRAMS}/python3", "-c", "", why="uid 65534 cannot run .venv/bin/python3")
+    # By way of sh: setpriv still has root's reach when it executes its command.
+    reach = 'cd "$0" && exec .venv/bin/python3 -I -S -c "open(\'src/fuservice/__init__.py\')"'
+    why = "uid 65534 cannot reach the checkout and its Python (is a directory above it closed?)"
+    return _runs(*as_nobody, "sh", "-c", reach, os.fspath(REPOSITORY), why=why)
+
+
+def _mtab() -> str | None:
+    return None if os.access("/etc/mtab", os.W_OK) else "no /etc/mtab, so mount(8)'s notes are not kept here"
 
 
 def _atheris() -> str | None:
@@ -115,6 +122,7 @@ PROBES: dict[str, Probe] = {
         "installed": _installed,
         "nobody-python": _nobody_python,
         "atheris": _atheris,
+        "mtab": _mtab,
     }.items()
 }
 
