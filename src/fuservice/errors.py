@@ -13,10 +13,12 @@ Libraries raise these; only ``cli`` turns them into words and exit codes.
 from __future__ import annotations
 
 import os
+from errno import EIO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
 #: Exit codes of every program of the project. ``NO_SERVICE`` is said by us alone, never on a server's word.
 EXIT_OK = 0
@@ -90,9 +92,7 @@ class PeerGoneError(RemoteProtocolError):
 
 
 class NoHelloError(PeerGoneError):
-    """Theirs: no answer to our hello. Whoever hangs up on it may speak another dialect; whoever is ``silent`` does not."""
-
-    silent = False
+    """Theirs: the peer hung up on our hello. It may speak another dialect."""
 
 
 class LocalProtocolError(Exception):
@@ -111,3 +111,9 @@ class RefusalError(FuserviceError):
         self.errno = errno
         self.ends = ends
         self.details = details
+
+    @classmethod
+    def of(cls, what: str, error: OSError | int, *, details: Sequence[str] = ()) -> Self:
+        """Return the refusal that *error* (or an errno) of *what* makes, in the kernel's words."""
+        number = error if isinstance(error, int) else error.errno or EIO
+        return cls(number, f"{what}: {os.strerror(number)}", details=details)

@@ -17,7 +17,7 @@ from fuservice.cage import operations as ops
 from fuservice.cage.plan import NOBODY, Profile, enter, plan
 from fuservice.launch.child import become_server
 from fuservice.linux import capabilities, prctl
-from fuservice.linux.sockets import SeqPacket
+from fuservice.linux.fdsockets import FdSeqPacket
 from tests.linux.children import Said, in_child, status
 
 pytestmark = pytest.mark.needs("root")
@@ -193,7 +193,7 @@ class Breaks(ops.Operation):
 
 
 def test_a_server_whose_cage_cannot_be_built_ends_and_serves_nothing(tmp_path: Path) -> None:
-    here, there = SeqPacket.pair()
+    here, there = FdSeqPacket.pair()
     log = tmp_path / "log"
     with here, there, log.open("wb") as output:
         pid = os.fork()

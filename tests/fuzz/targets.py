@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from fuservice.cli import mount_fuservice
+from fuservice.cli import records as reading
+from fuservice.cli.commandline import CommandLine, CommandLineError
 from fuservice.errors import LocalProtocolError, PolicyError, RefusalError, RemoteProtocolError, UsageError, printable
 from fuservice.helper import fuseconf, manifest, record
-from fuservice.helper.commandline import CommandLineError, Request
 from fuservice.helper.options import Options, check_kernel_options
 from fuservice.linux import mountinfo
 from fuservice.proto import argv, layouts, options
@@ -134,7 +135,7 @@ def mount_options(data: bytes) -> None:
                 checked = check_kernel_options(data, typed, may_allow_other=may_allow_other, fuseblk=fuseblk)
             except RefusalError:
                 continue
-            for key, value in checked.pairs():
+            for key, value in checked.items():
                 assert key in KERNEL_OPTIONS
                 assert value is None or value.isdecimal()
                 assert key != "allow_other" or may_allow_other
@@ -148,12 +149,12 @@ def command_lines(data: bytes) -> None:
         line = parse_cmdline_opts(["server", *words], OWN_OPTIONS)
         assert not line.flags & ~layouts.MS_ALLOWED
     with suppress(CommandLineError):
-        request = Request(["fuservicemount", *words])
+        request = CommandLine(["fuservicemount", *words])
         assert len(os.fsencode(request.socket_path)) <= layouts.LONGEST_SOCKET_PATH
         assert "/" not in request.subtype
         with suppress(UsageError):
-            file = argv.encode(request.argv_file_words, request.typed)
-            assert argv.decode(file) == request.argv_file_words
+            file = argv.encode(request.argv_words, request.typed)
+            assert argv.decode(file) == request.argv_words
     theirs = mount_fuservice.Words(["mount.fuservice", *words])
     if len(theirs.positional) == 2:
         subtype, source = mount_fuservice.type_and_source(theirs.fstype, theirs.positional[0])
@@ -180,9 +181,9 @@ def manifests(data: bytes) -> None:
 
 def records(data: bytes) -> None:
     """A record of a mount, damaged or not."""
-    for name, value in record.parse(data).items():
+    for name, value in reading.parse(data).items():
         line = b"%b\t%b\n" % (os.fsencode(name), record._escape(os.fsencode(value)))  # as write() does
-        assert record.parse(line) == {name: value}
+        assert reading.parse(line) == {name: value}
 
 
 def mount_info(data: bytes) -> None:
@@ -215,10 +216,10 @@ TARGETS: dict[str, tuple[Target, tuple[str, ...]]] = {
     "messages": (messages, ("proto.messages", "proto.dialects")),
     "argv": (argv_file, ("proto.argv",)),
     "options": (mount_options, ("proto.options", "helper.options")),
-    "commandlines": (command_lines, ("service.commandline", "helper.commandline", "cli.mount_fuservice")),
+    "commandlines": (command_lines, ("service.commandline", "cli.commandline", "cli.mount_fuservice")),
     "fuseconf": (fuse_conf, ("helper.fuseconf",)),
     "manifest": (manifests, ("helper.manifest",)),
-    "record": (records, ("helper.record",)),
+    "record": (records, ("cli.records",)),
     "mountinfo": (mount_info, ("linux.mountinfo",)),
     "printable": (sentences, ("errors",)),
     "fuse": (requests.conversation, ("fuse.codec", "fuse.session", "fuse.operations")),

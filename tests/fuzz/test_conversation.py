@@ -17,15 +17,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from fuservice.cli.commandline import CommandLine
 from fuservice.errors import FuserviceError, LocalProtocolError, PeerGoneError, RefusalError, RemoteProtocolError
-from fuservice.helper import mtab, session
+from fuservice.helper import mtab, record, session
 from fuservice.helper.caller import Caller
-from fuservice.helper.commandline import Request
 from fuservice.helper.fuseconf import FuseConf
 from fuservice.helper.grants import Grants
 from fuservice.helper.manifest import SOURCE, Manifest, Rule
 from fuservice.helper.mountpoint import MountPoint
-from fuservice.linux.sockets import SeqPacket
+from fuservice.linux import mountapi
+from fuservice.linux.fds import Fd
+from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.proto import layouts
 from fuservice.proto import messages as m
 from fuservice.proto.dialects import CURRENT, DRAFT, Dialect
@@ -52,35 +54,49 @@ class Kernel:
         self.facts: Mapping[str, str] | None = None
         self.mtab: str | None = None
 
-    def attach(self, plan: Plan, mount_point: MountPoint, *, new_api: bool = True) -> Kernel:
-        """Stand in for helper.attach.attach(): the mount is this object."""
+    def attach(self, plan: Plan, mount_point: MountPoint, *, new_api: bool = True) -> Mount:
+        """Stand in for helper.attach.attach()."""
         assert mount_point.fileno() >= 0 and new_api
         if self.refusal:
             raise RefusalError(self.refusal)
         self.plans.append(plan)
-        return self
+        return Mount(self)
 
-    def record(self, facts: Mapping[str, str]) -> None:
-        """Stand in for helper.attach.Attached."""
+    def record(self, mount: int, facts: Mapping[str, str]) -> None:
+        """Stand in for helper.record.write()."""
+        assert mount >= 0
         self.facts = facts
 
     def record_mtab(self, _source: str, _place: str, _fstype: str, options: str) -> None:
         """Stand in for helper.mtab.record()."""
         self.mtab = options
 
-    def detach(self) -> None:
+    def detach(self, mount: int) -> None:
+        """Stand in for linux.mountapi.detach()."""
+        assert mount >= 0
         self.detached += 1
 
+
+class Mount(Fd):
+    """The descriptor of a mount that is none; it counts that it is closed."""
+
+    __slots__ = ("_kernel",)
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(os.open(os.devnull, os.O_PATH | os.O_CLOEXEC))
+        self._kernel = kernel
+
     def close(self) -> None:
-        self.closed += 1
+        self._kernel.closed += 1
+        super().close()
 
 
 class Helper(threading.Thread):
     """A session of the helper, in a thread, and how it ended."""
 
-    def __init__(self, words: list[str], socket: SeqPacket, dialect: Dialect) -> None:
+    def __init__(self, words: list[str], socket: FdSeqPacket, dialect: Dialect) -> None:
         super().__init__(name="helper")
-        request = Request(words)
+        request = CommandLine(words)
         self.grants = Grants(request, Manifest({SOURCE: Rule("any", writable=True)}))
         self.mount_point = MountPoint(request.mount_point)
         self.said: list[str] = []
@@ -113,7 +129,7 @@ class Conversation(RuleBasedStateMachine):
         self.image, self.point = os.fspath(self.place / "image"), os.fspath(self.place / "mnt")
         self.model = Model(self.image, typed, draft=dialect is DRAFT)
         Conversation.kernel = Kernel()
-        ours, theirs = SeqPacket.pair()
+        ours, theirs = FdSeqPacket.pair()
         words = ["fuservicemount", self.image, self.point, "-t", "x", "--timeout=20", *(["-o", typed] if typed else [])]
         self.helper = Helper(words, theirs, dialect)
         self.helper.start()
@@ -285,7 +301,7 @@ class Conversation(RuleBasedStateMachine):
             assert kernel.detached == int(model.mounted) and kernel.facts is None
         for plan in kernel.plans:
             assert (plan.subtype, plan.source, plan.flags) == ("x", model.shown_source(), model.flags)
-            assert (sorted(plan.options.pairs()), plan.fuseblk) == (model.options, False)
+            assert (sorted(plan.options.items()), plan.fstype) == (model.options, "fuse")
 
 
 @pytest.mark.needs("fuse", "root")
@@ -294,6 +310,8 @@ def test_conversations_of_any_order_go_as_the_model_says(tmp_path: Path, monkeyp
     (tmp_path / "mnt").mkdir()
     monkeypatch.setattr(Conversation, "place", tmp_path, raising=False)
     monkeypatch.setattr(session, "attach", lambda *words, **more: Conversation.kernel.attach(*words, **more))
+    monkeypatch.setattr(record, "write", lambda *words: Conversation.kernel.record(*words))
+    monkeypatch.setattr(mountapi, "detach", lambda mount: Conversation.kernel.detach(mount))
     monkeypatch.setattr(mtab, "record", lambda *words: Conversation.kernel.record_mtab(*words))
     limits = settings(
         max_examples=250, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), database=None

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from fuservice.cli.commandline import CommandLine
 from fuservice.errors import FuserviceError
 from fuservice.helper.caller import Caller
-from fuservice.helper.commandline import Request
 from fuservice.helper.fuseconf import FuseConf
 from fuservice.helper.grants import Grants
 from fuservice.helper.manifest import parse
@@ -45,7 +45,7 @@ class Place:
     def session(self, end: SeqPacket, said: list[str], *words: str, new_api: bool, dialect: Dialect, uid: int,
                 rules: str, conf: FuseConf, hello_timeout: float) -> tuple[Session, Callable[[], None]]:  # fmt: skip
         """Return a session over *end*, and what lets its pins go."""
-        request = Request(["p", str(self.image), str(self.point), "-t", "x", *words])
+        request = CommandLine(["p", str(self.image), str(self.point), "-t", "x", *words])
         manifest = parse(rules, "m")
         grants, point = Grants(request, manifest), MountPoint(request.mount_point)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fuservice.cli.commandline import CommandLine
 from fuservice.errors import RefusalError
-from fuservice.helper.commandline import Request
 from fuservice.helper.grants import MOST_OPENS, Grant, Grants
 from fuservice.helper.manifest import SOURCE, Manifest, Rule, parse
 from tests.support import kernel
@@ -30,7 +30,7 @@ def image(tmp_path: Path) -> Path:
 @contextlib.contextmanager
 def granted(*words: str | Path, rules: str = "source any rw") -> Iterator[Grants]:
     """Have the grants for a command line."""
-    grants = Grants(Request(["p", "-t", "x", *map(str, words)]), parse(rules, "m"))
+    grants = Grants(CommandLine(["p", "-t", "x", *map(str, words)]), parse(rules, "m"))
     try:
         yield grants
     finally:
@@ -287,7 +287,7 @@ def test_a_file_becomes_a_device_where_the_driver_needs_one(tmp_path: Path, acce
 
 
 def test_a_manifest_may_grant_nothing(image: Path) -> None:
-    grants = Grants(Request(["p", "-t", "x", str(image), "mnt"]), Manifest({}))
+    grants = Grants(CommandLine(["p", "-t", "x", str(image), "mnt"]), Manifest({}))
     assert refused(grants, image).errno == errno.EACCES
     grants.close()
 

@@ -187,7 +187,7 @@ def test_without_a_good_hello_nothing_is_given(place: Place, hello: bytes) -> No
 
 def test_a_service_that_hangs_up_is_told_from_a_silent_one(place: Place) -> None:
     gone = place.hold([], hello=b"", goodbye=None)
-    assert isinstance(gone.error, NoHelloError) and not gone.error.silent
+    assert isinstance(gone.error, NoHelloError)
 
 
 def test_silence_before_hello_ends(place: Place) -> None:
@@ -198,7 +198,7 @@ def test_silence_before_hello_ends(place: Place) -> None:
         )
         error = run(session)
         close()
-        assert isinstance(error, NoHelloError) and error.silent
+        assert isinstance(error, PeerGoneError) and not isinstance(error, NoHelloError)
         assert server.receive().data == wire.saft() and server.ends()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fuservice.launch.child import become_server
-from fuservice.linux.sockets import SeqPacket
+from fuservice.linux.fdsockets import FdSeqPacket
 
 
 def serve() -> int:
@@ -25,7 +25,7 @@ def serve() -> int:
     [(100, 101), (101, 100), (102, 103), (103, 102), (3, 4), (4, 3), (1, 2), (2, 1), (0, 3), (3, 0), (7, 200)],
 )
 def test_any_numbers_come_to_their_places(connection: int, log: int, tmp_path: Path) -> None:
-    here, there = SeqPacket.pair()
+    here, there = FdSeqPacket.pair()
     with here, there, (tmp_path / "log").open("wb") as output:
         pid = os.fork()
         if pid == 0:
@@ -42,7 +42,7 @@ def test_an_exception_of_any_kind_is_an_exit_code_and_a_traceback(tmp_path: Path
     def interrupted() -> int:
         raise KeyboardInterrupt
 
-    here, there = SeqPacket.pair()
+    here, there = FdSeqPacket.pair()
     with here, there, (tmp_path / "log").open("wb") as output:
         pid = os.fork()
         if pid == 0:

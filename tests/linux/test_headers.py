@@ -12,14 +12,15 @@ from fuservice.helper.grants import KERNEL_FILESYSTEMS
 from fuservice.linux import (
     blockdev,
     capabilities,
+    fdsockets,
     fusedev,
     memfd,
     mountapi,
-    mountinfo,
     openat2,
     prctl,
     sockets,
     statmount,
+    statx,
 )
 from fuservice.proto import layouts
 from tests.linux.header import INCLUDES, MOUNT_INCLUDES, compile_and_ask
@@ -31,7 +32,7 @@ OTHER_NAMES = {
     "NR_OPEN_TREE": "__NR_open_tree", "NR_MOVE_MOUNT": "__NR_move_mount", "NR_FSOPEN": "__NR_fsopen",
     "NR_FSCONFIG": "__NR_fsconfig", "NR_FSMOUNT": "__NR_fsmount", "NR_OPENAT2": "__NR_openat2",
 }  # fmt: skip
-#: Not in Debian 12's headers: the tests of sockets and mountinfo ask the running kernel instead.
+#: Not in Debian 12's headers: the tests of sockets and of mountinfo ask the running kernel instead.
 NOT_IN_HEADERS = {"NR_STATMOUNT", "SO_PASSRIGHTS", "STATX_MNT_ID_UNIQUE", "STATX_SIZE"}
 #: Numbers that the kernel has, by their own names; everything else in capitals is ours alone.
 PREFIXES = (
@@ -50,7 +51,7 @@ def named(module: ModuleType) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "module", [mountapi, mountinfo, blockdev, openat2, prctl, sockets, layouts], ids=lambda m: m.__name__
+    "module", [mountapi, statx, blockdev, openat2, prctl, sockets, layouts], ids=lambda m: m.__name__
 )
 def test_numbers_are_the_headers(module: ModuleType, tmp_path: Path) -> None:
     ours = named(module)
@@ -89,7 +90,7 @@ def test_capability_version_limits_and_seals_are_the_headers(tmp_path: Path) -> 
         (openat2.OPEN_HOW, "struct open_how", ["flags", "mode", "resolve"]),
         (capabilities.CAP_HEADER, "struct __user_cap_header_struct", ["version", "pid"]),
         (capabilities.CAP_DATA, "struct __user_cap_data_struct", ["effective", "permitted", "inheritable"]),
-        (sockets._UCRED, "struct ucred", ["pid", "uid", "gid"]),
+        (fdsockets._UCRED, "struct ucred", ["pid", "uid", "gid"]),
         (sockets._TIMEVAL, "struct timeval", ["tv_sec", "tv_usec"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -29,7 +29,7 @@ def tmpfs(attributes: int = 0, **options: str) -> Fd:
     with mountapi.fsopen("tmpfs") as context:
         assert fcntl.fcntl(context.fileno(), fcntl.F_GETFD) == fcntl.FD_CLOEXEC
         for key, value in options.items():
-            mountapi.fsconfig_set_string(context.fileno(), key, value)
+            mountapi.fsconfig_set(context.fileno(), key, value)
         mountapi.fsconfig_create(context.fileno())
         return mountapi.fsmount(context.fileno(), attributes)
 
@@ -123,12 +123,12 @@ def test_detaching_goes_by_the_descriptor_and_not_by_what_lies_there_now(mount_p
 def test_the_kernel_says_what_it_did_not_like() -> None:
     with mountapi.fsopen("tmpfs") as context:
         with pytest.raises(OSError, match="Invalid argument") as error:
-            mountapi.fsconfig_set_string(context.fileno(), "nosuch", "value")
+            mountapi.fsconfig_set(context.fileno(), "nosuch", "value")
         assert error.value.errno == errno.EINVAL
         assert error.value.__notes__ == ["while calling fsconfig()"]
         assert mountapi.messages(context.fileno()) == ["tmpfs: Unknown parameter 'nosuch'"]
         assert mountapi.messages(context.fileno()) == []
-        mountapi.fsconfig_set_flag(context.fileno(), "ro")
+        mountapi.fsconfig_set(context.fileno(), "ro")
 
 
 @needs_root

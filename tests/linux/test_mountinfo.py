@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fuservice.linux import mountapi, mountinfo, statmount
+from fuservice.linux import mountapi, mountinfo, statmount, statx
 from fuservice.linux.fds import Fd
 from fuservice.linux.mountinfo import Mount, parse
 
@@ -88,7 +88,7 @@ def identity(path: str) -> int:
     """Return the unique id of the mount that *path* lies on, or skip."""
     with Fd(os.open(path, os.O_PATH | os.O_CLOEXEC)) as fd:
         try:
-            return mountinfo.unique_id(fd.fileno())
+            return statx.unique_id(fd.fileno())
         except OSError as error:
             if error.errno == errno.ENOSYS:
                 pytest.skip("this kernel has no unique mount ids (Linux 6.8)")

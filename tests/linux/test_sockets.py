@@ -16,21 +16,22 @@ import pytest
 
 from fuservice.linux import sockets
 from fuservice.linux.fds import Fd
+from fuservice.linux.fdsockets import FdSeqPacket, TruncatedPacketError
 from fuservice.linux.listener import Listener
-from fuservice.linux.sockets import SeqPacket, TruncatedPacketError
+from fuservice.linux.sockets import SeqPacket
 from tests.service.script import send_with
 from tests.support.leaks import open_descriptors
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[SeqPacket, SeqPacket]]:
+def ends() -> Iterator[tuple[FdSeqPacket, FdSeqPacket]]:
     """Give both ends of a connection."""
-    one, other = SeqPacket.pair()
+    one, other = FdSeqPacket.pair()
     with one, other:
         yield one, other
 
 
-Ends = tuple[SeqPacket, SeqPacket]
+Ends = tuple[FdSeqPacket, FdSeqPacket]
 
 
 def test_packets_stay_whole_and_the_end_is_empty(ends: Ends) -> None:

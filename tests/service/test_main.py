@@ -16,8 +16,8 @@ from fuservice.errors import ImageError
 from fuservice.fuse import abi
 from fuservice.fuse.filesystem import ROOT_NODE, Attr, DirEntry, Entry, Filesystem
 from fuservice.launch.child import become_server
+from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.linux.listener import Listener
-from fuservice.linux.sockets import SeqPacket
 from fuservice.service import Driver, ImageArgument, service_main
 from tests.service.script import heard, open_conversation
 from tests.support import kernel
@@ -62,7 +62,7 @@ class Tiny(Driver):
         return self.data[offset : offset + len(into)]
 
 
-def forked(connection: SeqPacket, log: Path, driver: type[Driver] = Tiny) -> int:
+def forked(connection: FdSeqPacket, log: Path, driver: type[Driver] = Tiny) -> int:
     """Return the pid of a server for *connection*, whose output goes to *log*."""
     with connection, log.open("ab") as output:
         pid = os.fork()
@@ -184,7 +184,7 @@ def test_a_bug_in_a_driver_shows_its_traceback_and_mounts_nothing(
 
 
 def test_a_helper_that_goes_away_ends_the_server_in_one_line(tmp_path: Path) -> None:
-    helper, other = SeqPacket.pair()
+    helper, other = FdSeqPacket.pair()
     with helper:
         open_conversation(helper, [b"tiny", b"/img", b"/mnt"])
         pid = forked(other, tmp_path / "log")

@@ -13,7 +13,7 @@ import pytest
 from fuservice.errors import PeerGoneError, RemoteProtocolError
 from fuservice.linux import memfd
 from fuservice.linux.fds import Fd
-from fuservice.linux.sockets import SeqPacket
+from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.proto import argv
 from fuservice.proto import messages as m
 from fuservice.service import Service
@@ -36,9 +36,9 @@ pytestmark = pytest.mark.needs("fuse")
 FILE = argv.encode(WORDS, 5)
 
 
-def failure(*steps: Callable[[SeqPacket], object]) -> RemoteProtocolError:
+def failure(*steps: Callable[[FdSeqPacket], object]) -> RemoteProtocolError:
     """Return how a service fails whose helper does *steps* and then nothing."""
-    helper, other = SeqPacket.pair()
+    helper, other = FdSeqPacket.pair()
     with helper:
         for step in steps:
             step(helper)
@@ -48,10 +48,10 @@ def failure(*steps: Callable[[SeqPacket], object]) -> RemoteProtocolError:
     return error.value
 
 
-def file(name: bytes, fd: Fd) -> Callable[[SeqPacket], None]:
+def file(name: bytes, fd: Fd) -> Callable[[FdSeqPacket], None]:
     """Return the step that gives *fd* as the file *name*, and closes it."""
 
-    def step(helper: SeqPacket) -> None:
+    def step(helper: FdSeqPacket) -> None:
         with fd:
             helper.send(m.File(0, name).encode(), fd.fileno())
 
@@ -61,7 +61,7 @@ def file(name: bytes, fd: Fd) -> Callable[[SeqPacket], None]:
 @pytest.mark.parametrize("content", [FILE, argv.encode(WORDS), FILE + b"more"], ids=["libfuse's", "compact", "longer"])
 @pytest.mark.parametrize("make", [memory, lambda content: memfd.sealed("x", content)], ids=["unsealed", "sealed"])
 def test_argv_files_of_both_kinds_are_taken(content: bytes, make: Callable[[bytes], Fd]) -> None:
-    helper, other = SeqPacket.pair()
+    helper, other = FdSeqPacket.pair()
     with helper:
         say_hello(helper)
         file(b"argv", make(content))(helper)
@@ -72,7 +72,7 @@ def test_argv_files_of_both_kinds_are_taken(content: bytes, make: Callable[[byte
 
 @pytest.mark.parametrize("bad", malformed.HELLOS, ids=lambda bad: bad.name)
 def test_a_bad_hello_has_no_answer(bad: golden.Bad) -> None:
-    helper, other = SeqPacket.pair()
+    helper, other = FdSeqPacket.pair()
     with helper:
         if bad.packet:
             helper.send(bad.packet)
@@ -86,7 +86,7 @@ def test_a_bad_hello_has_no_answer(bad: golden.Bad) -> None:
 
 @pytest.mark.parametrize("bad", golden.ARGV_BAD, ids=lambda bad: bad.name)
 def test_a_bad_argv_file_ends_it_with_a_goodbye(bad: golden.Bad) -> None:
-    helper, other = SeqPacket.pair()
+    helper, other = FdSeqPacket.pair()
     with helper:
         say_hello(helper)
         file(b"argv", memory(bad.packet))(helper)
@@ -133,7 +133,7 @@ def test_another_device_is_no_fuse_device() -> None:
 
 @pytest.mark.parametrize("bad", malformed.FILES, ids=lambda bad: bad.name)
 def test_a_bad_file_packet_ends_it_and_leaves_no_descriptor(bad: malformed.BadFile) -> None:
-    def step(helper: SeqPacket) -> None:
+    def step(helper: FdSeqPacket) -> None:
         if bad.packet:
             send_with(helper, bad.packet, [0] * bad.descriptors)
         else:
@@ -154,14 +154,14 @@ def test_a_helper_without_the_file_says_why() -> None:
     )
 
 
-@pytest.mark.parametrize("leave", [SeqPacket.close, say_no_more])
+@pytest.mark.parametrize("leave", [FdSeqPacket.close, say_no_more])
 @pytest.mark.parametrize("step", range(3))
-def test_a_helper_that_hangs_up_at_each_step_ends_it(step: int, leave: Callable[[SeqPacket], None]) -> None:
+def test_a_helper_that_hangs_up_at_each_step_ends_it(step: int, leave: Callable[[FdSeqPacket], None]) -> None:
     failure(*(say_hello, give_argv, give_device)[:step], leave)
 
 
 def test_a_helper_that_hangs_up_after_the_device_is_met_at_the_first_command() -> None:
-    helper, other = SeqPacket.pair()
+    helper, other = FdSeqPacket.pair()
     with helper:
         open_conversation(helper)
         with Service(other) as service:
@@ -183,7 +183,7 @@ def test_a_silent_helper_is_given_up(step: int, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_helper_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(service_module, "STEP_TIMEOUT", 0.1)
-    helper, other = SeqPacket.pair()
+    helper, other = FdSeqPacket.pair()
     with helper:
         open_conversation(helper)
         with Service(other) as service:

@@ -9,9 +9,9 @@ import os
 import stat
 import sys
 
+from fuservice.cli import commandline
+from fuservice.cli.commandline import CommandLine, CommandLineError, TypeNameError
 from fuservice.errors import EXIT_FAILURE, EXIT_OK, LONGEST_SENTENCE, FuserviceError, printable
-from fuservice.helper import commandline
-from fuservice.helper.commandline import CommandLineError, Request, TypeNameError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _run(argv: Sequence[str], say: Callable[[str], None]) -> int:
             print(commandline.USAGE.format(program=argv[0] if argv else "fuservicemount"))
             return EXIT_FAILURE
         case _:
-            request = Request(argv)
+            request = CommandLine(argv)
             from fuservice.helper.mount import mount  # here, since --check needs none of it
 
             mount(request, say)
@@ -67,10 +67,11 @@ def _run(argv: Sequence[str], say: Callable[[str], None]) -> int:
 
 def _check(fstype: str) -> int:
     """Say by the exit code whether a service for *fstype* could be asked: a socket that the real uid may write to."""
-    request = Request(["fuservicemount", "-t", fstype])
     try:
-        path = request.socket_path
+        path = CommandLine(["fuservicemount", "-t", fstype]).socket_path
         served = stat.S_ISSOCK(os.stat(path).st_mode)  # noqa: PTH116
+    except TypeNameError:
+        raise
     except (OSError, CommandLineError):  # a name that is too long for a socket is that of no service: nothing to say
         return EXIT_FAILURE
     return EXIT_OK if served and os.access(path, os.W_OK) else EXIT_FAILURE

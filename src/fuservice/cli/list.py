@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 
-from fuservice.helper import record
+from fuservice.cli import records
+from fuservice.helper.record import namespace
 from fuservice.linux import mountinfo
 from fuservice.linux.servers import connection_number, servers
 from fuservice.linux.statmount import mount_id
@@ -93,12 +94,12 @@ def gather(*, everything: bool = False) -> list[Row]:
 def recorded() -> dict[int, dict[str, str]]:
     """Return the records by the ids that mountinfo shows. By id and not by path, since mounts may lie on each other."""
     known = {}
-    for unique_id, facts in record.read().items():
+    for unique_id, facts in records.read().items():
         try:
             known[mount_id(unique_id)] = facts
         except FileNotFoundError:
-            if facts.get("namespace") == record.namespace():  # what another one holds, we do not see
-                record.remove(unique_id)
+            if facts.get("namespace") == namespace():  # what another one holds, we do not see
+                records.remove(unique_id)
         except OSError:
             continue
     return known

@@ -8,9 +8,9 @@ import select
 import sys
 import time
 
+from fuservice.cli import records
 from fuservice.errors import EXIT_OK, SystemCallError
-from fuservice.helper import record
-from fuservice.linux import mountapi, mountinfo
+from fuservice.linux import mountapi, mountinfo, statx
 from fuservice.linux.fds import Fd
 from fuservice.linux.servers import connection_number
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
     identity = _identity(path)
     _unmount(path, mount, lazy=options.lazy)
     if identity is not None:
-        record.remove(identity)
+        records.remove(identity)
 
 
 def place(typed: str) -> str:
@@ -73,7 +73,7 @@ def _mounted(path: str) -> mountinfo.Mount | None:
 
 def _identity(path: str) -> int | None:
     try:
-        return mountinfo.unique_id(mountinfo.AT_FDCWD, path)
+        return statx.unique_id(statx.AT_FDCWD, path)
     except OSError:
         return None
 

@@ -10,7 +10,6 @@ import os
 import stat
 
 from fuservice.errors import RefusalError
-from fuservice.linux import mountinfo
 from fuservice.linux.statfs import filesystem_type
 from fuservice.proto import layouts
 
@@ -37,23 +36,14 @@ class Caller:
     def __init__(self, conf: FuseConf, uid: int | None = None) -> None:
         """*uid* is the real one of the process by default: what the kernel will show as the mount's owner."""
         self.uid = os.getuid() if uid is None else uid
-        self._conf = conf
-
-    @property
-    def is_root(self) -> bool:
-        """Whether none of the checks apply."""
-        return self.uid == 0
-
-    @property
-    def may_allow_other(self) -> bool:
-        """Whether the mount may be shown to other users."""
-        return self.is_root or self._conf.user_allow_other
+        self.is_root = self.uid == 0  # then none of the checks apply
+        self.may_allow_other = self.is_root or conf.user_allow_other
+        self._mount_max = conf.mount_max
 
     @property
     def abilities(self) -> int:
         """The flags of our hello."""
-        fuseblk = layouts.CAN_FUSEBLK if self.is_root else 0
-        return fuseblk | (layouts.CAN_ALLOW_OTHER if self.may_allow_other else 0)
+        return self.is_root * layouts.CAN_FUSEBLK | self.may_allow_other * layouts.CAN_ALLOW_OTHER
 
     def flags(self, wanted: int, say: Callable[[str], None]) -> int:
         """Return mount(2) flags *wanted* with what an ordinary user cannot be without."""
@@ -67,7 +57,7 @@ class Caller:
     def check_named(self, mount_point: MountPoint) -> None:
         """Judge a mount point as it is named: a file must be writable by its user. RefusalError(EACCES)."""
         if not self.is_root and mount_point.kind == stat.S_IFREG and not self._may_write(mount_point):
-            raise RefusalError(errno.EACCES, f"{mount_point.path}: {os.strerror(errno.EACCES)}")
+            raise RefusalError.of(str(mount_point.path), errno.EACCES)
 
     def check_mount(self, mount_point: MountPoint) -> None:
         """Judge the mount itself. RefusalError: EPERM for the place, EUSERS where there are too many already."""
@@ -82,10 +72,9 @@ class Caller:
         kind = filesystem_type(mount_point.fileno())
         if kind not in MOUNT_OVER:
             raise RefusalError(errno.EPERM, f"mounting over filesystem type {kind:#010x} is forbidden")
-        if self._conf.mount_max >= 0 and fuse_mounts() >= self._conf.mount_max:
-            raise RefusalError(
-                errno.EUSERS, "too many FUSE filesystems mounted; mount_max=N can be set in /etc/fuse.conf"
-            )
+        if 0 <= self._mount_max <= fuse_mounts():
+            sentence = "too many FUSE filesystems mounted; mount_max=N can be set in /etc/fuse.conf"
+            raise RefusalError(errno.EUSERS, sentence)
 
     @staticmethod
     def _may_write(mount_point: MountPoint) -> bool:
@@ -94,5 +83,8 @@ class Caller:
 
 
 def fuse_mounts() -> int:
-    """Return how many FUSE filesystems are mounted in this mount namespace, whoever mounted them."""
-    return sum(mount.fstype.partition(".")[0] in ("fuse", "fuseblk") for mount in mountinfo.mounts())
+    """Return how many FUSE filesystems are mounted in this mount namespace, whoever mounted them (proc_pid_mountinfo(5))."""
+    with open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123
+        # The kernel escapes blanks in names, so the one lonely dash stands before the type.
+        types = [line.partition(b" - ")[2].partition(b" ")[0] for line in file]
+    return sum(fstype.partition(b".")[0] in (b"fuse", b"fuseblk") for fstype in types)

@@ -22,15 +22,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from fuservice.helper.commandline import Request
     from fuservice.helper.manifest import Manifest, Rule
+    from fuservice.helper.request import Request
 
 MOST_OPENS: Final = 4
 BLOCK_SIZES: Final = (512, 1024, 2048, 4096)  # bytes
 O_LARGEFILE: Final = 0o100000  # what a 32-bit server says; os.O_LARGEFILE is 0 on 64 bits
-ALLOWED_FLAGS: Final = (
-    os.O_ACCMODE | os.O_EXCL | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | O_LARGEFILE | os.O_NOFOLLOW
-)
+HARMLESS_FLAGS: Final = os.O_EXCL | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW
+ALLOWED_FLAGS: Final = os.O_ACCMODE | HARMLESS_FLAGS | O_LARGEFILE
 
 #: Filesystems whose files are handles on the kernel, not data (statfs f_type, linux/magic.h).
 KERNEL_FILESYSTEMS: Final = {
@@ -65,7 +64,7 @@ class Grant:
             if rule.kind == "loop" and stat.S_ISREG(self._status.st_mode):
                 self._become_loop_device()
         except OSError as error:
-            self._refusal = RefusalError(error.errno or errno.EIO, f"{path}: {os.strerror(error.errno or errno.EIO)}")
+            self._refusal = RefusalError.of(path, error)
         except RefusalError as refusal:
             self._refusal = refusal
 
@@ -80,9 +79,8 @@ class Grant:
             raise RefusalError(errno.EACCES, f"{self.path}: is {_kind_name(mode)}, expected {_kind_name(expected)}")
         # A block device's file may lie on devtmpfs; it is the device that is read, not the filesystem.
         if stat.S_ISREG(mode) and (name := KERNEL_FILESYSTEMS.get(filesystem_type(self._pin.fileno()))):
-            raise RefusalError(
-                errno.EACCES, f"{self.path}: lies on {name}: its files are handles on the kernel, not data"
-            )
+            sentence = f"{self.path}: lies on {name}: its files are handles on the kernel, not data"
+            raise RefusalError(errno.EACCES, sentence)
 
     def _become_loop_device(self) -> None:
         """Pin a loop device over the file in its place; the device is gone when the last who has it open closes it."""
@@ -114,11 +112,10 @@ class Grant:
         if access == os.O_RDWR and not self._writable:
             raise RefusalError(errno.EROFS, f"{self.path}: {os.strerror(errno.EROFS)} (it was granted for reading)")
         if block_device and not self.is_block_device:
-            raise RefusalError(errno.ENOTBLK, f"{self.path}: {os.strerror(errno.ENOTBLK)}")
+            raise RefusalError.of(self.path, errno.ENOTBLK)
         if self._opens >= MOST_OPENS:
-            raise RefusalError(
-                errno.EMFILE, f"{self.path}: was opened {MOST_OPENS} times, which is the most a service gets"
-            )
+            sentence = f"{self.path}: was opened {MOST_OPENS} times, which is the most a service gets"
+            raise RefusalError(errno.EMFILE, sentence)
         self._opens += 1
         return self._reopen(access | (flags & os.O_EXCL if self.is_block_device else 0))
 
@@ -129,9 +126,7 @@ class Grant:
             # permission again. O_NONBLOCK: a device without a medium answers at once.
             fd = Fd(os.open(f"/proc/self/fd/{self._pin.fileno()}", flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK))
         except OSError as error:
-            raise RefusalError(
-                error.errno or errno.EIO, f"{self.path}: {os.strerror(error.errno or errno.EIO)}"
-            ) from None
+            raise RefusalError.of(self.path, error) from None
         status = os.fstat(fd.fileno())
         if (status.st_dev, status.st_ino, status.st_rdev) != self.identity:
             fd.close()
@@ -147,9 +142,7 @@ class Grant:
             before = blockdev.block_size(fd.fileno())
             blockdev.set_block_size(fd.fileno(), size)
         except OSError as error:
-            raise RefusalError(
-                error.errno or errno.EIO, f"{self.path}: setting block size {size}: {error.strerror}"
-            ) from None
+            raise RefusalError.of(f"{self.path}: setting block size {size}", error) from None
         self._block_size_before = before if self._block_size_before is None else self._block_size_before
 
     def restore(self) -> None:
@@ -184,10 +177,8 @@ class Grants:
         """Return the grant for exactly *path*; RefusalError(EACCES) where there is none, without touching the path."""
         if path not in self._table:
             shown = shortened(os.fsdecode(path))
-            raise RefusalError(
-                errno.EACCES,
-                f"{shown}: {os.strerror(errno.EACCES)} (the fuse server asks for a file that was not granted)",
-            )
+            sentence = f"{shown}: Permission denied (the fuse server asks for a file that was not granted)"
+            raise RefusalError(errno.EACCES, sentence)
         return self._table[path]
 
     @property

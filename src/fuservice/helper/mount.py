@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fuservice.errors import NoHelloError, NoServiceError, SystemCallError
-from fuservice.helper import commandline, fuseconf, manifest
+from fuservice.helper import fuseconf, manifest
 from fuservice.helper.caller import Caller
 from fuservice.helper.grants import Grants
 from fuservice.helper.mountpoint import MountPoint
-from fuservice.helper.session import Session
+from fuservice.helper.session import HELLO_TIMEOUT, Session
 from fuservice.linux import prctl
 from fuservice.linux.sockets import SeqPacket
 from fuservice.proto.dialects import CURRENT, DRAFT
@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fuservice.helper.commandline import Request
+    from fuservice.helper.request import Request
     from fuservice.proto.dialects import Dialect
 
 RETRY_TIMEOUT = 5.0  # seconds for the hello of a service that hung up on the first
@@ -24,7 +24,6 @@ RETRY_TIMEOUT = 5.0  # seconds for the hello of a service that hung up on the fi
 
 def mount(request: Request, say: Callable[[str], None]) -> None:
     """Mount as *request* asks; FuserviceError, and nothing left, where that fails. *say* takes complaints on the way."""
-    request.argv_file()  # whether there is too much to tell is known before anybody is asked
     prctl.set_dumpable(0)  # we hold the caller's rights: nobody of the same uid shall trace us or reopen what we open
     rules = manifest.load(request.subtype)
     caller = Caller(fuseconf.read(say))
@@ -50,9 +49,9 @@ def _in_either_dialect(dialect: Dialect | None, converse: Callable[[Dialect, flo
     A service is one process for each connection, so nothing is lost by hanging up on it and asking again.
     """
     try:
-        converse(dialect or CURRENT, commandline.HELLO_TIMEOUT)
+        converse(dialect or CURRENT, HELLO_TIMEOUT)
     except NoHelloError as first:
-        if dialect is not None or first.silent:
+        if dialect is not None:
             raise
         try:
             converse(DRAFT, RETRY_TIMEOUT)
@@ -63,7 +62,7 @@ def _in_either_dialect(dialect: Dialect | None, converse: Callable[[Dialect, flo
 def _connect(request: Request) -> SeqPacket:
     path = request.socket_path
     try:
-        return SeqPacket.connect(path, min(commandline.HELLO_TIMEOUT, request.step_timeout))
+        return SeqPacket.connect(path, min(HELLO_TIMEOUT, request.step_timeout))
     except (FileNotFoundError, ConnectionRefusedError) as error:
         if request.dialect is DRAFT and isinstance(error, ConnectionRefusedError):
             raise SystemCallError(f"{path}: {error.strerror}") from None

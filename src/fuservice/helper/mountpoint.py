@@ -16,38 +16,29 @@ class MountPoint:
 
     def __init__(self, path: str | None) -> None:
         """Pin *path*. What is wrong with it is kept: the service hears of it when it names the mount point."""
-        self.path = path
+        self.path, self.kind = path, 0
         self._pin: Fd | None = None
         self._refusal: RefusalError | None = None
-        self.kind = 0
         if path is None:
             return
         try:
-            self._pin = self._open(path)
-            status = os.fstat(self._pin.fileno())
-            self.kind = stat.S_IFMT(status.st_mode)
-            self._identity = (status.st_dev, status.st_ino)
-            self._judge(path)
+            self._pin = self.look()
         except OSError as error:
-            self._refusal = RefusalError(error.errno or errno.EIO, f"{path}: {os.strerror(error.errno or errno.EIO)}")
-        except RefusalError as refusal:
-            self._refusal = refusal
+            self._refusal = RefusalError.of(path, error)
+            return
+        status = os.fstat(self._pin.fileno())
+        self.kind, self._identity = stat.S_IFMT(status.st_mode), (status.st_dev, status.st_ino)
+        if self.kind == stat.S_IFLNK:
+            sentence = f"{path}: is a symbolic link: name the directory that it points to"
+            self._refusal = RefusalError(errno.ELOOP, sentence)
+        elif self.kind not in (stat.S_IFDIR, stat.S_IFREG):
+            self._refusal = RefusalError(errno.EACCES, f"{path}: Mount point must be directory or regular file.")
 
     def look(self) -> Fd:
         """Return an O_PATH descriptor of what the path shows now, which the caller owns. No request reaches a server."""
         assert self.path is not None
-        return self._open(self.path)
-
-    @staticmethod
-    def _open(path: str) -> Fd:
         # Safe: O_PATH opens nothing; O_NOFOLLOW so that what was typed is what is covered.
-        return Fd(os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
-
-    def _judge(self, path: str) -> None:
-        if self.kind == stat.S_IFLNK:
-            raise RefusalError(errno.ELOOP, f"{path}: is a symbolic link: name the directory that it points to")
-        if self.kind not in (stat.S_IFDIR, stat.S_IFREG):
-            raise RefusalError(errno.EACCES, f"{path}: Mount point must be directory or regular file.")
+        return Fd(os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
 
     def check_named(self, named: bytes, expected: int, words: list[bytes]) -> None:
         """Judge a service's mount point command by itself; RefusalError with libfuse's errno and words.
@@ -70,8 +61,7 @@ class MountPoint:
         if self._refusal is not None:
             raise self._refusal
         if expected not in (0, self.kind):
-            number = errno.ENOTDIR if expected == layouts.S_IFDIR else errno.EISDIR
-            raise RefusalError(number, f"{self.path}: {os.strerror(number)}")
+            raise RefusalError.of(str(self.path), errno.ENOTDIR if expected == layouts.S_IFDIR else errno.EISDIR)
 
     def fileno(self) -> int:
         """Return the pinned descriptor, an O_PATH one, which stays ours."""
@@ -81,15 +71,15 @@ class MountPoint:
 
     def check_unmoved(self) -> None:
         """Make sure that the path still leads to what was pinned; RefusalError(ESTALE) where it was exchanged meanwhile."""
+        why = "it is no longer what it was at the start"
         try:
             with self.look() as now:
                 status = os.fstat(now.fileno())
+            if (status.st_dev, status.st_ino) == self._identity:
+                return
         except OSError as error:
-            raise RefusalError(errno.ESTALE, f"{self.path}: was exchanged meanwhile: {error.strerror}") from None
-        if (status.st_dev, status.st_ino) != self._identity:
-            raise RefusalError(
-                errno.ESTALE, f"{self.path}: was exchanged meanwhile: it is no longer what it was at the start"
-            )
+            why = str(error.strerror)
+        raise RefusalError(errno.ESTALE, f"{self.path}: was exchanged meanwhile: {why}")
 
     def close(self) -> None:
         """Unpin; idempotent."""

@@ -11,7 +11,6 @@ from fuservice.proto.options import apply, join, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Final
 
 #: What the caller's own words decide, whatever the server says: bits that protect the caller.
@@ -51,53 +50,31 @@ class Options:
         return bool(self.restrictions & layouts.MS_RDONLY)
 
 
-class KernelOptions:
-    """What a server asked of the kernel's fuse, checked: nothing but these five ever reaches fsconfig(2)."""
+def check_kernel_options(raw: bytes, typed: Options, *, may_allow_other: bool, fuseblk: bool) -> dict[str, str | None]:
+    """Return what *raw*, a server's OPTS, asks of the kernel, as fsconfig(2) keys and values.
 
-    def __init__(self) -> None:
-        self.default_permissions = self.allow_other = False
-        self.max_read: int | None = None
-        self.blksize: int | None = None
-
-    def pairs(self) -> Iterable[tuple[str, str | None]]:
-        """Yield them as fsconfig(2) keys and values."""
-        if self.default_permissions:
-            yield "default_permissions", None
-        if self.allow_other:
-            yield "allow_other", None
-        if self.max_read is not None:
-            yield "max_read", str(self.max_read)
-        if self.blksize is not None:
-            yield "blksize", str(self.blksize)
-
-
-def check_kernel_options(raw: bytes, typed: Options, *, may_allow_other: bool, fuseblk: bool) -> KernelOptions:
-    """Return what *raw*, a server's OPTS, asks for; RefusalError where it asks for what a server may not have."""
-    options = KernelOptions()
+    RefusalError where it asks for what a server may not have: nothing but the four names below ever reaches the kernel.
+    """
+    options: dict[str, str | None] = {}
     for name, value in split(os.fsdecode(raw)):
-        if name == "default_permissions" and value is None:
-            options.default_permissions = True
-        elif name in ("allow_other", "allow_root") and value is None and not may_allow_other:
+        if name in ("allow_other", "allow_root") and value is None and not may_allow_other:
             raise RefusalError(
                 errno.EPERM, f"option {name} only allowed if 'user_allow_other' is set in /etc/fuse.conf"
             )
+        if name == "default_permissions" and value is None:
+            options[name] = None
         elif name == "allow_other" and value is None:
-            _check_typed(typed)
-            options.allow_other = True
+            if "allow_other" not in typed and "allow_root" not in typed:
+                sentence = "the fuse server asks for allow_other, which was not typed: add -o allow_other"
+                raise RefusalError(errno.EPERM, sentence)
+            options[name] = None
         elif name == "max_read":
-            options.max_read = _number(name, value, 1, (1 << 32) - 1)
+            options[name] = _number(name, value, 1, (1 << 32) - 1)
         elif name == "blksize" and fuseblk:
-            options.blksize = _number(name, value, 512, 65_536)
+            options[name] = _number(name, value, 512, 65_536)
         else:
-            raise RefusalError(
-                errno.EINVAL, f"mount option `{shortened(join(name, value))}' is not one that a fuse server may set"
-            )
+            raise _not_theirs("mount", name, value)
     return options
-
-
-def _check_typed(typed: Options) -> None:
-    if "allow_other" not in typed and "allow_root" not in typed:
-        raise RefusalError(errno.EPERM, "the fuse server asks for allow_other, which was not typed: add -o allow_other")
 
 
 def check_mtab_options(raw: bytes, typed: Options) -> bytes:
@@ -109,16 +86,18 @@ def check_mtab_options(raw: bytes, typed: Options) -> bytes:
     for name, value in split(os.fsdecode(raw)):
         note = name.startswith("x-") and not name.startswith("x-mount.")
         if not (note or name in ("-n", "nofail") or (name == "user" and (name, value) in typed.pairs)):
-            raise RefusalError(
-                errno.EINVAL, f"mtab option `{shortened(join(name, value))}' is not one that a fuse server may set"
-            )
+            raise _not_theirs("mtab", name, value)
     return raw
 
 
-def _number(name: str, value: str | None, least: int, most: int) -> int:
+def _not_theirs(what: str, name: str, value: str | None) -> RefusalError:
+    option = shortened(join(name, value))
+    return RefusalError(errno.EINVAL, f"{what} option `{option}' is not one that a fuse server may set")
+
+
+def _number(name: str, value: str | None, least: int, most: int) -> str:
     number = int(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 12 else -1
     if not least <= number <= most:
-        raise RefusalError(
-            errno.EINVAL, f"mount option `{shortened(join(name, value))}': expected a number, {least} to {most}"
-        )
-    return number
+        option = shortened(join(name, value))
+        raise RefusalError(errno.EINVAL, f"mount option `{option}': expected a number, {least} to {most}")
+    return str(number)  # the kernel would read a leading 0 as octal

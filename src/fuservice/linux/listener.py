@@ -7,7 +7,7 @@ import errno
 import os
 
 from fuservice.linux.fds import Fd
-from fuservice.linux.sockets import SeqPacket
+from fuservice.linux.fdsockets import FdSeqPacket
 
 
 class Listener:
@@ -32,10 +32,10 @@ class Listener:
         """Return the descriptor's number, which stays ours."""
         return self._socket.fileno()
 
-    def accept(self) -> SeqPacket:
+    def accept(self) -> FdSeqPacket:
         """Return the next connection; blocks."""
         number, _ = self._socket._accept()  # type: ignore[attr-defined]  # what socket.socket.accept calls
-        return SeqPacket(Fd(number))
+        return FdSeqPacket(Fd(number))
 
     def close(self) -> None:
         """Stop listening; the name stays, so that a forked child may call this."""

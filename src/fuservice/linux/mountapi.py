@@ -57,14 +57,11 @@ def fsopen(fstype: str) -> Fd:
     return Fd(libc.syscall("fsopen", NR_FSOPEN, os.fsencode(fstype), FSOPEN_CLOEXEC))
 
 
-def fsconfig_set_flag(context: int, key: str) -> None:
-    """Set the option *key*, which has no value."""
-    libc.syscall("fsconfig", NR_FSCONFIG, context, FSCONFIG_SET_FLAG, os.fsencode(key), None, 0)
-
-
-def fsconfig_set_string(context: int, key: str, value: str) -> None:
-    """Set the option *key* to *value* (at most 255 bytes)."""
-    libc.syscall("fsconfig", NR_FSCONFIG, context, FSCONFIG_SET_STRING, os.fsencode(key), os.fsencode(value), 0)
+def fsconfig_set(context: int, key: str, value: str | None = None) -> None:
+    """Set the option *key* to *value* (at most 255 bytes), or, without one, the flag *key*."""
+    command = FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING
+    text = None if value is None else os.fsencode(value)
+    libc.syscall("fsconfig", NR_FSCONFIG, context, command, os.fsencode(key), text, 0)
 
 
 def fsconfig_create(context: int) -> None:

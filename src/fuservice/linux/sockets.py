@@ -1,4 +1,4 @@
-"""Unix SEQPACKET sockets: the only sendmsg and recvmsg of the project.
+"""Unix SEQPACKET sockets that take no descriptors; ``fdsockets`` has those that do. The only sendmsg and recvmsg of the project.
 
 ``_socket`` is the C half of ``socket``; importing the whole costs 7 ms more, on a path that has a budget.
 ``socket.recv_fds`` is not used anywhere: it ignores its flags, so nothing it returns is close-on-exec.
@@ -22,21 +22,6 @@ if TYPE_CHECKING:
 SO_PASSRIGHTS: Final = 83  # asm-generic/socket.h, Linux 6.16
 _INTS: Final = struct.Struct("i")
 _TIMEVAL: Final = struct.Struct("ll")  # struct timeval: seconds, microseconds
-_UCRED: Final = struct.Struct("iII")  # pid, uid, gid: struct ucred, unix(7)
-_ROOM_FOR: Final = 4  # descriptors: more than any packet of ours has, so that a surplus is seen and not cut
-
-
-class TruncatedPacketError(Exception):
-    """The kernel dropped part of a packet, or a descriptor that came with it."""
-
-
-class Credentials:
-    """Who is at the other end, as the kernel knew it when the connection was made (SO_PEERCRED)."""
-
-    __slots__ = ("gid", "pid", "uid")
-
-    def __init__(self, pid: int, uid: int, gid: int) -> None:
-        self.pid, self.uid, self.gid = pid, uid, gid
 
 
 class SeqPacket:
@@ -75,13 +60,6 @@ class SeqPacket:
             raise OSError(number, os.strerror(number), path) from None
         return cls(Fd(raw.detach()))
 
-    @classmethod
-    def pair(cls) -> tuple[Self, Self]:
-        """Return both ends of a connection."""
-        ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        first, second = (Fd(end.detach()) for end in ends)
-        return cls(first), cls(second)
-
     def __enter__(self) -> Self:
         return self
 
@@ -116,11 +94,6 @@ class SeqPacket:
             return False
         return True
 
-    def peer(self) -> Credentials:
-        """Return who connected."""
-        raw = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED.size)
-        return Credentials(*_UCRED.unpack(raw))
-
     def _arm(self) -> None:
         if self.deadline is None:
             self._socket.settimeout(None)
@@ -143,22 +116,3 @@ class SeqPacket:
         self._arm()
         data, _, _, _ = self._socket.recvmsg(room + 1, 0, _socket.MSG_CMSG_CLOEXEC)
         return data
-
-    def receive_with_fds(self, room: int) -> tuple[bytes, list[Fd]]:
-        """Return one packet and the close-on-exec descriptors that came with it, all owned.
-
-        TruncatedPacketError where more came than fits, with none of them left open.
-        """
-        self._arm()
-        control = _socket.CMSG_SPACE(_ROOM_FOR * _INTS.size)
-        data, ancillary, flags, _ = self._socket.recvmsg(room + 1, control, _socket.MSG_CMSG_CLOEXEC)
-        # Own every descriptor before judging the packet, so that no early exit leaks one.
-        fds: list[Fd] = []
-        for level, kind, payload in ancillary:
-            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-                fds += [Fd(n) for (n,) in _INTS.iter_unpack(payload[: len(payload) // _INTS.size * _INTS.size])]
-        if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
-            for fd in fds:
-                fd.close()
-            raise TruncatedPacketError(f"a packet of over {room} bytes, or with over {_ROOM_FOR} descriptors")
-        return data, fds

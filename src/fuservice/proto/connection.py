@@ -38,7 +38,7 @@ class HelperConnection(Connection):
     def __init__(self, subtype: str, dialect: Dialect = CURRENT) -> None:
         super().__init__(dialect)
         self._subtype = subtype  # only for the sentence of a silent server
-        self._pending: m.Message | type[m.Message] | None = None
+        self._pending: m.Message | type[m.Message] | None = None  # a class: a command that cannot be read
         self._packets = self._bytes = 0
 
     def hello(self, flags: int) -> bytes:
@@ -86,6 +86,13 @@ class HelperConnection(Connection):
             self.advance(command.role)
         return command
 
+    @property
+    def pending(self) -> m.Message | type[m.Message]:
+        """The command that waits for its answer: the message, or only its class where it could not be read."""
+        if self._pending is None:
+            raise LocalProtocolError("there is no command to answer")
+        return self._pending
+
     def _recognize(self, packet: bytes) -> type[m.Message]:
         if not packet:
             raise PeerGoneError("fuse server exited without saying goodbye!")
@@ -118,13 +125,10 @@ class HelperConnection(Connection):
 
     def answer(self, error: int = 0) -> bytes:
         """Return the packet that answers the pending command with errno *error*; 0 commits its step."""
-        pending, self._pending = self._pending, None
-        if pending is None:
-            raise LocalProtocolError("there is no command to answer")
-        kind = pending if isinstance(pending, type) else type(pending)
+        pending, self._pending = self.pending, None
         if error == 0:
-            self.advance(kind.role)
-        if not issubclass(kind, m.Open):
+            self.advance(pending.role)
+        if not pending.asks_for_file:
             return m.Reply(error).encode()
         # libfuse's helper, too, says "?" for a path that it could not read.
         return m.File(error, pending.path if isinstance(pending, m.Open) else b"?").encode()

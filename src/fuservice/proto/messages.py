@@ -23,15 +23,14 @@ class Message:
     """A message is its fixed fields, in wire order, and for some one trailing NUL-terminated string (``text``)."""
 
     __slots__ = ()
-    role: ClassVar[
-        type[Message]
-    ]  # which message it is in the table of states; another dialect's class plays the same role
+    role: ClassVar[type[Message]]  # which one it is in the table of states: another dialect's class plays the same role
     magic: ClassVar[int]
     layout: ClassVar[struct.Struct]  # the magic and the fixed fields
     fixed: ClassVar[tuple[str, ...]] = ()  # names of the fixed fields; "padding" must be zero and is not kept
     text: ClassVar[str] = ""  # name of the trailing string, if it has one
     title: ClassVar[str]  # as libfuse's sentences call it
     lenient: ClassVar[bool] = False  # the draft's strings may lack their NUL
+    asks_for_file: ClassVar[bool] = False  # answered by a File, not a Reply
 
     def __init_subclass__(cls) -> None:
         if "role" not in cls.__dict__:
@@ -140,7 +139,7 @@ class Open(Message):
     __slots__ = ("block_size", "flags", "mode", "path", "request")
     magic, layout, title = layouts.magic("OPEN"), struct.Struct(">IIIII"), "open command"
     fixed: ClassVar[tuple[str, ...]] = ("flags", "mode", "request", "block_size")
-    text = "path"
+    text, asks_for_file = "path", True
 
     def __init__(self, path: bytes, flags: int, mode: int = 0, request: int = 0, block_size: int = 0) -> None:
         self.path, self.flags, self.mode, self.request, self.block_size = path, flags, mode, request, block_size

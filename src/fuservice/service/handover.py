@@ -6,7 +6,7 @@ import os
 
 from fuservice.errors import RemoteProtocolError
 from fuservice.linux.fds import Fd
-from fuservice.linux.sockets import SeqPacket
+from fuservice.linux.fdsockets import FdSeqPacket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 VARIABLES: Final = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 
-def connected_socket(environment: MutableMapping[str, str]) -> SeqPacket | None:
+def connected_socket(environment: MutableMapping[str, str]) -> FdSeqPacket | None:
     """Return the connection that this process was started for, or None: this is no service.
 
     Our three variables are taken out of *environment*: a child must not think that they are meant for it.
@@ -31,7 +31,7 @@ def connected_socket(environment: MutableMapping[str, str]) -> SeqPacket | None:
     socket = Fd(FIRST_FD)
     try:
         os.set_inheritable(FIRST_FD, False)  # noqa: FBT003
-        return SeqPacket(socket)
+        return FdSeqPacket(socket)
     except OSError as error:
         socket.take()  # not what we were promised, so not ours to close
         raise RemoteProtocolError(

@@ -8,7 +8,7 @@ import stat
 import time
 
 from fuservice.errors import EXIT_FAILURE, LocalProtocolError, PeerGoneError, RemoteProtocolError
-from fuservice.linux import fusedev, memfd, sockets
+from fuservice.linux import fdsockets, fusedev, memfd
 from fuservice.proto import argv, layouts
 from fuservice.proto import messages as m
 from fuservice.proto.dialects import CURRENT
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Final, Self
 
     from fuservice.linux.fds import Fd
-    from fuservice.linux.sockets import SeqPacket
+    from fuservice.linux.fdsockets import FdSeqPacket
 
 #: Seconds that the helper may take for what it sends at once (hello, argv, fusedev), and for each later step.
 HELLO_TIMEOUT: Final = 5.0
@@ -37,7 +37,7 @@ class Service:
     conversation is over), ``OSError`` with the helper's errno where it refused.
     """
 
-    def __init__(self, socket: SeqPacket) -> None:
+    def __init__(self, socket: FdSeqPacket) -> None:
         """Hold the opening of the conversation over *socket*, which is ours from now on."""
         self._socket = socket
         self._connection = ServiceConnection()
@@ -216,7 +216,7 @@ class Service:
             return b"", []
         except TimeoutError:
             raise PeerGoneError(f"the helper said nothing for {timeout:.0f} s") from None
-        except sockets.TruncatedPacketError as error:
+        except fdsockets.TruncatedPacketError as error:
             raise RemoteProtocolError(f"the helper sent {error}") from None
 
     def _receive_given(self, name: bytes) -> Fd:

@@ -6,17 +6,17 @@ import os
 
 import pytest
 
+from fuservice.cli.commandline import CommandLine, CommandLineError, TypeNameError, subtype_of
 from fuservice.errors import FuserviceError
-from fuservice.helper.commandline import CommandLineError, Request, TypeNameError, subtype_of
 from fuservice.proto import argv
 from fuservice.proto.dialects import CURRENT, DRAFT
 
 PROGRAM = "fuservicemount"
 
 
-def request(*words: str) -> Request:
+def request(*words: str) -> CommandLine:
     """Return what *words* ask for."""
-    return Request([PROGRAM, *words])
+    return CommandLine([PROGRAM, *words])
 
 
 @pytest.mark.parametrize("words", [
@@ -86,19 +86,19 @@ def test_a_type_may_be_as_long_as_a_socket_allows() -> None:
 ])  # fmt: skip
 def test_the_service_is_told_all_but_the_types_and_what_is_ours(words: tuple[str, ...], told: list[str]) -> None:
     asked = request(*words)
-    assert asked.argv_file_words == [word.encode() for word in told]
-    assert argv.decode(asked.argv_file()) == asked.argv_file_words
+    assert asked.argv_words == [word.encode() for word in told]
+    assert argv.decode(asked.argv_file) == asked.argv_words
 
 
 @pytest.mark.parametrize("ours", [(), ("--timeout=9",), ("--timeout=9", "--socket-dir=/s", "--dialect=current")])
 def test_the_file_has_room_for_what_was_typed_as_libfuses_has(ours: tuple[str, ...]) -> None:
     asked = request("img", *ours, "mnt", "-t", "x")
-    strings = int.from_bytes(asked.argv_file()[8:12], "big")
+    strings = int.from_bytes(asked.argv_file[8:12], "big")
     assert strings == 8 + 8 * 5  # the program, img, mnt, -t, x
 
 
 def test_bytes_that_are_no_utf8_reach_the_service_as_typed() -> None:
-    assert request(os.fsdecode(b"\xff\xfe"), "mnt", "-t", "x").argv_file_words[1] == b"\xff\xfe"
+    assert request(os.fsdecode(b"\xff\xfe"), "mnt", "-t", "x").argv_words[1] == b"\xff\xfe"
 
 
 @pytest.mark.parametrize(("words", "says"), [
@@ -106,7 +106,7 @@ def test_bytes_that_are_no_utf8_reach_the_service_as_typed() -> None:
 ])  # fmt: skip
 def test_more_than_a_service_is_told_is_an_error_of_the_caller(words: list[str], says: str) -> None:
     with pytest.raises(CommandLineError, match=says) as refused:
-        request("-t", "x", *words).argv_file()
+        request("-t", "x", *words)
     assert refused.value.exit_code == 1
 
 
@@ -138,4 +138,4 @@ def test_the_dialect_is_told_or_left_open() -> None:
 
 def test_in_the_draft_the_subtype_follows_the_last_dot_and_a_dangling_t_goes() -> None:
     asked = request("img", "mnt", "-t", "fuse.a.b", "--dialect=draft", "-t")
-    assert (asked.subtype, asked.words) == ("b", ["img", "mnt"])
+    assert (asked.subtype, asked.argv_words) == ("b", [b"b", b"img", b"mnt"])

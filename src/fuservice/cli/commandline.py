@@ -9,6 +9,7 @@ import os
 
 from fuservice.errors import EXIT_FAILURE, UsageError
 from fuservice.helper.options import Options
+from fuservice.helper.request import Request
 from fuservice.proto import argv, layouts
 from fuservice.proto.dialects import DIALECTS, DRAFT
 
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 
     from fuservice.proto.dialects import Dialect
 
-#: Seconds: for the answer to hello, and for each later step.
-HELLO_TIMEOUT: Final = 30.0
-STEP_TIMEOUT: Final = 300.0
+STEP_TIMEOUT: Final = 300.0  # seconds for each step of a service's
 
 USAGE: Final = "Usage: {program} source mountpoint -t type [-o options]"
 
@@ -36,7 +35,7 @@ class TypeNameError(CommandLineError):
     """The type is no file name. libfuse's helper says so without its own name in front."""
 
 
-class Request:
+class CommandLine(Request):
     """One request to mount, as typed."""
 
     def __init__(self, argv: Sequence[str]) -> None:
@@ -44,17 +43,22 @@ class Request:
         self.program = argv[0]
         self.socket_directory = layouts.SOCKET_DIRECTORY
         self.step_timeout = STEP_TIMEOUT
-        self.dialect: Dialect | None = None  # None: the current one, and the draft's if the service hangs up on it
+        self.dialect = None
         self.typed = len(argv)  # how many words there were, ours apart: the argv file leaves room for all of them
         words, fstype = _take_type(argv[1:])
-        self.words = self._take_ours(words)
+        words = self._take_ours(words)
         self.subtype = subtype_of(fstype)
         if self.dialect is DRAFT:
             self.subtype = fstype.rpartition(".")[2]
-            self.words = [word for word in self.words if word != "-t"]  # its helper drops a dangling one
-        self.positional, self.options = _positional_and_options(self.words)
+            words = [word for word in words if word != "-t"]  # its helper drops a dangling one
+        self.positional, self.options = _positional_and_options(words)
+        self.mount_point = self.positional[-1] if self.positional else None
+        self.source = self.positional[0] if len(self.positional) == 2 else None
         if "remount" in self.options:
             raise CommandLineError("option remount: a mount cannot be changed: unmount it and mount it again")
+        self.socket_path = _socket_path(self.socket_directory, self.subtype)
+        self.argv_words = [os.fsencode(word) for word in (self.subtype, *words)]
+        self.argv_file = _argv_file(self.argv_words, self.typed)
 
     def _take_ours(self, words: list[str]) -> list[str]:
         """Return *words* without our own options, which end where "--" is."""
@@ -73,35 +77,21 @@ class Request:
         self.typed -= end - len(theirs)
         return theirs + words[end:]
 
-    @property
-    def socket_path(self) -> str:
-        """Where the service for the type listens; CommandLineError where that is no name for a socket."""
-        path = os.fsencode(f"{self.socket_directory}/{self.subtype}")
-        if len(path) > layouts.LONGEST_SOCKET_PATH:
-            raise CommandLineError(f"filesystem type name `{self.subtype}' is too long.")
-        return os.fsdecode(path)
 
-    @property
-    def mount_point(self) -> str | None:
-        """The word that is the mount point: the last positional one."""
-        return self.positional[-1] if self.positional else None
+def _socket_path(directory: str, subtype: str) -> str:
+    """Return where the service for *subtype* listens; CommandLineError where that is no name for a socket."""
+    path = os.fsencode(f"{directory}/{subtype}")
+    if len(path) > layouts.LONGEST_SOCKET_PATH:
+        raise CommandLineError(f"filesystem type name `{subtype}' is too long.")
+    return os.fsdecode(path)
 
-    @property
-    def source(self) -> str | None:
-        """The word that is the source: the first of two positional ones."""
-        return self.positional[0] if len(self.positional) == 2 else None
 
-    @property
-    def argv_file_words(self) -> list[bytes]:
-        """What the service is told: the subtype in the place of the program's name, then the words."""
-        return [os.fsencode(word) for word in (self.subtype, *self.words)]
-
-    def argv_file(self) -> bytes:
-        """Return the file that tells the service; CommandLineError where that is more than a service is told."""
-        try:
-            return argv.encode(self.argv_file_words, self.typed)
-        except UsageError as error:
-            raise CommandLineError(str(error)) from None
+def _argv_file(words: list[bytes], typed: int) -> bytes:
+    """Return the file that tells the service; CommandLineError where that is more than a service is told."""
+    try:
+        return argv.encode(words, typed)
+    except UsageError as error:
+        raise CommandLineError(str(error)) from None
 
 
 def _take_type(words: Sequence[str]) -> tuple[list[str], str]:
