@@ -1,5 +1,5 @@
 """Containment: a plan is a list of operations, pure data that can be shown; entering it executes them in order.
 
-What is here are the walls of an ordinary process: its user, capabilities, descriptors, limits. Namespaces, Landlock and
-seccomp will be more operations of the same kind.
+Each operation builds a part of a wall, and the walls have names (``plan.WALLS``). A wall that cannot be built stops the
+start; one is left out only where somebody typed its name.
 """

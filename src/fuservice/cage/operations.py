@@ -1,24 +1,29 @@
-"""The operations of a cage: each can say what it does, and do it. Each binds this process, for good."""
+"""What an operation of a cage is, and those on an ordinary process: session, limits, descriptors. Each binds for good."""
 
 from __future__ import annotations
 
 import os
 import resource
+import signal
 
-from fuservice.linux import capabilities, prctl
+from fuservice.linux import prctl
+
+LAST_DESCRIPTOR = (1 << 31) - 1
 
 
 class Operation:
-    """One wall. Instances are plain values: they are made without rights and compared in tests."""
+    """One step. Instances are plain values: they are made without rights and compared in tests."""
 
     __slots__ = ()
+    wall = ""  #: the name of the wall that it belongs to
+    clone_flags = 0  #: what must have been given to clone(2) for it
 
     def describe(self) -> str:
         """Return one line for people: --dry-run and logs print it."""
         raise NotImplementedError
 
     def execute(self) -> None:
-        """Build the wall; OSError where it cannot be built, and then the process must not go on."""
+        """Do it; OSError where it cannot be done, and then the process must not go on."""
         raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
@@ -32,6 +37,7 @@ class NewSession(Operation):
     """No terminal: what is written to it cannot be typed into it (TIOCSTI)."""
 
     __slots__ = ()
+    wall = "session"
 
     def describe(self) -> str:
         return "leave the terminal: a session of its own"
@@ -44,6 +50,7 @@ class Limit(Operation):
     """A resource limit, soft and hard (getrlimit(2))."""
 
     __slots__ = ("name", "value")
+    wall = "limits"
 
     def __init__(self, name: str, value: int) -> None:
         self.name, self.value = name, value
@@ -58,67 +65,79 @@ class Limit(Operation):
         resource.setrlimit(kind, (value, value))
 
 
-class DropBoundingSet(Operation):
-    """No program that is executed can bring capabilities back. Before BecomeUser, which gives up CAP_SETPCAP."""
+class OomScore(Operation):
+    """Where memory runs out, the kernel takes a server first (proc_pid_oom_score_adj(5)). Needs /proc."""
+
+    __slots__ = ("score",)
+    wall = "limits"
+
+    def __init__(self, score: int) -> None:
+        self.score = score
+
+    def describe(self) -> str:
+        return f"be the first to go where memory runs out: oom_score_adj at least {self.score}"
+
+    def execute(self) -> None:
+        with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:  # noqa: PTH123
+            if int(file.read()) < self.score:  # only root may lower it
+                file.seek(0)
+                file.write(str(self.score))
+
+
+class Umask(Operation):
+    """What it could create would be its own alone."""
 
     __slots__ = ()
+    wall = "limits"
 
     def describe(self) -> str:
-        return "empty the capability bounding set"
+        return "umask 077"
 
     def execute(self) -> None:
-        capabilities.drop_bounding_set()
-        capabilities.clear_ambient()
+        os.umask(0o077)
 
 
-class BecomeUser(Operation):
-    """Another user, without supplementary groups."""
+class CloseDescriptors(Operation):
+    """Nothing of the starter's is open."""
 
-    __slots__ = ("gid", "uid")
+    __slots__ = ("keep",)
+    wall = "descriptors"
 
-    def __init__(self, uid: int, gid: int) -> None:
-        self.uid, self.gid = uid, gid
+    def __init__(self, keep: int) -> None:
+        """Keep the descriptors from 0 to *keep* - 1."""
+        self.keep = keep
 
     def describe(self) -> str:
-        return f"become uid {self.uid}, gid {self.gid}, no other groups"
+        return f"close every descriptor from {self.keep} on"
 
     def execute(self) -> None:
-        os.setgroups([])  # the groups first: afterwards there is no right to
-        os.setresgid(self.gid, self.gid, self.gid)
-        os.setresuid(self.uid, self.uid, self.uid)
-
-
-class DropCapabilities(Operation):
-    """Empty effective, permitted and inheritable sets."""
-
-    __slots__ = ()
-
-    def describe(self) -> str:
-        return "drop every capability"
-
-    def execute(self) -> None:
-        capabilities.set_capabilities(0, 0, 0)
-
-
-class NoNewPrivileges(Operation):
-    """No execve(2) can add rights: set-user-ID bits and file capabilities count for nothing."""
-
-    __slots__ = ()
-
-    def describe(self) -> str:
-        return "no new privileges"
-
-    def execute(self) -> None:
-        prctl.set_no_new_privs()
+        os.closerange(self.keep, LAST_DESCRIPTOR)
 
 
 class NotDumpable(Operation):
-    """No core file, and no ptrace or /proc/PID/fd for others of the same uid. After BecomeUser, which resets it."""
+    """No core file, and no ptrace or /proc/PID/fd for others of the same uid. After the change of user, which resets it."""
 
     __slots__ = ()
+    wall = "dumpable"
 
     def describe(self) -> str:
         return "not dumpable"
 
     def execute(self) -> None:
         prctl.set_dumpable(0)
+
+
+class DieWithParent(Operation):
+    """Nobody is left without a supervisor. After the change of user, which clears it.
+
+    A parent that had died before is found out when the filter's listener is handed over: there is nobody to take it.
+    """
+
+    __slots__ = ()
+    wall = "parent"
+
+    def describe(self) -> str:
+        return "be killed when the supervisor ends"
+
+    def execute(self) -> None:
+        prctl.set_parent_death_signal(signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import struct
 
 from fuservice.linux import libc
@@ -12,9 +13,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+PR_SET_KEEPCAPS: Final = 8
 PR_CAPBSET_DROP: Final = 24
+PR_SET_SECUREBITS: Final = 28
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+SECUREBITS: Final = (
+    0b1110_1111  # linux/securebits.h: NOROOT, NO_SETUID_FIXUP, NO_CAP_AMBIENT_RAISE, and the locks of all four
+)
 _LINUX_CAPABILITY_VERSION_3: Final = 0x20080522  # linux/capability.h
 CAP_HEADER: Final = struct.Struct("Ii")  # version, pid
 CAP_DATA: Final = struct.Struct("III")  # effective, permitted, inheritable; low words first, then high
@@ -24,20 +30,29 @@ _capget = libc.declare("capget", ctypes.c_char_p, ctypes.c_char_p)
 
 
 def drop_bounding_set() -> None:
-    """Drop every capability from the bounding set. Needs CAP_SETPCAP, so it comes before the ids change."""
-    for capability in range(last_capability() + 1):
-        prctl(PR_CAPBSET_DROP, capability)
+    """Drop every capability from the bounding set. Needs CAP_SETPCAP."""
+    for capability in range(64):
+        try:
+            prctl(PR_CAPBSET_DROP, capability)
+        except OSError as error:
+            if error.errno == errno.EINVAL and capability:  # the kernel knows no more
+                return
+            raise
+
+
+def lock_securebits() -> None:
+    """Let uid 0 mean nothing for capabilities, nor a change of uid, for good. Needs CAP_SETPCAP."""
+    prctl(PR_SET_SECUREBITS, SECUREBITS)
+
+
+def keep_when_changing_user() -> None:
+    """Let the permitted set survive the next change of uid; the effective one is empty after it."""
+    prctl(PR_SET_KEEPCAPS, 1)
 
 
 def clear_ambient() -> None:
     """Empty the ambient set."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-
-
-def last_capability() -> int:
-    """Return the largest capability that this kernel knows."""
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:  # noqa: PTH123
-        return int(file.read())
 
 
 def capabilities() -> tuple[int, int, int]:

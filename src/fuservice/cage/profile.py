@@ -1,0 +1,69 @@
+"""What a server gets: an identity, budgets, and the system calls that it needs. Pure data."""
+
+from __future__ import annotations
+
+from fuservice.cage.credentials import FIRST_UID
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from typing import Final
+
+    from fuservice.linux.seccomp import Check
+
+_PROT_EXEC: Final = 0x4  # asm-generic/mman-common.h
+_MAP_ANONYMOUS: Final = 0x20
+_FIOCLEX, _FIONBIO = 0x5451, 0x5421  # asm-generic/ioctls.h: close on exec, (non-)blocking
+_F_GET_SEALS: Final = 1034  # linux/fcntl.h
+_AT_EMPTY_PATH: Final = 0x1000
+_PR_SET_NAME: Final = 15
+_WHOLE: Final = 0xFFFF_FFFF
+
+#: What the serving of a mount takes, whatever the filesystem: the fuse device, memory, the end.
+SERVE: Final[Mapping[str, Sequence[Check]]] = {
+    "readv": (), "writev": (), "write": (), "read": (),
+    "mmap": ((2, _PROT_EXEC, (0,)), (3, _MAP_ANONYMOUS, (_MAP_ANONYMOUS,))),
+    "munmap": (), "mremap": (), "brk": (), "madvise": (),
+    "close": (), "exit_group": (),
+    "clock_gettime": (),  # where the vDSO cannot tell the time
+    "restart_syscall": (), "rt_sigreturn": (),  # the kernel's own: after a stop, after a signal
+}  # fmt: skip
+
+#: What the conversation with the helper takes besides, on the socket and on the descriptors that come through it.
+CONVERSE: Final[Mapping[str, Sequence[Check]]] = {
+    "recvmsg": (), "sendmsg": (), "poll": (), "ppoll": (), "shutdown": (),
+    "getsockname": (), "getpeername": (), "getsockopt": (), "setsockopt": (),
+    "ioctl": ((1, _WHOLE, (_FIOCLEX, _FIONBIO)),),
+    "fcntl": ((1, _WHOLE, (_F_GET_SEALS,)),),
+    "fstat": (), "newfstatat": ((3, _WHOLE, (_AT_EMPTY_PATH,)),),  # glibc says fstat(2) in either way
+    "pread64": (),  # the argv file
+    "getpid": (),  # is LISTEN_PID us?
+    "prctl": ((0, _WHOLE, (_PR_SET_NAME,)),),
+}  # fmt: skip
+
+
+class Profile:
+    """An identity, budgets, and what the driver needs."""
+
+    __slots__ = (
+        "binds", "cpu_seconds", "descriptors", "first_uid", "gid", "memory", "supervised", "syscalls", "uid",
+        "user_namespace",
+    )  # fmt: skip
+
+    def __init__(
+        self, *, uid: int | None = None, gid: int | None = None, first_uid: int = FIRST_UID, user_namespace: bool = False,
+        descriptors: int = 64, memory: int = 1 << 30, cpu_seconds: int | None = None,
+        syscalls: Collection[str] = (), binds: Collection[str] = (), supervised: bool = False,
+    ) -> None:  # fmt: skip
+        """Say who the server is, in one of three ways.
+
+        Nothing: a user of its own, its process number above *first_uid*, for which root must start it. *uid* and *gid*: that
+        user; root too. These and *user_namespace*: the starter, who is these, without being root.
+
+        *descriptors* bounds RLIMIT_NOFILE, *memory* (bytes of address space) RLIMIT_AS, *cpu_seconds* RLIMIT_CPU. *syscalls*
+        are the driver's own, beside those of every server; *binds* directories that it sees. *supervised*: the parent lives
+        as long as the server, and takes the filter's listener on descriptor ``plan.HANDOVER_FD``.
+        """
+        self.uid, self.gid, self.first_uid, self.user_namespace = uid, gid, first_uid, user_namespace
+        self.descriptors, self.memory, self.cpu_seconds = descriptors, memory, cpu_seconds
+        self.syscalls, self.binds, self.supervised = tuple(syscalls), tuple(binds), supervised
