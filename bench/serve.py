@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fuservice.drivers.memtree import Memtree
 from fuservice.fuse.session import Session
+from fuservice.fuse.watch import Watch
 from fuservice.linux import mountapi
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def main() -> None:
     filesystem = memtree() if kind == "memtree" else ext4(*rest)
     fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     mountapi.mount(kind, point, "fuse", 0, f"fd={fd},rootmode=40000,user_id=0,group_id=0")
-    Session(fd, filesystem, log=lambda line: print(line, file=sys.stderr)).run()
+    session = Session(fd, filesystem, log=lambda line: print(line, file=sys.stderr))
+    with Watch(session.budgets, session.budgets.time):
+        session.run()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from fuservice.fuse.session import Session
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from fuservice.fuse.budget import Budgets
     from fuservice.fuse.codec import Policy
     from fuservice.fuse.filesystem import Filesystem
 
@@ -121,12 +122,14 @@ def good(op: int, body: bytes, asked: int) -> None:
 class Kernel:
     """A session whose device is one end of a socket pair, while we hold the other; requests are answered one by one."""
 
-    def __init__(self, filesystem: Filesystem, policy: Policy | None = None, *, init: bool = True) -> None:
+    def __init__(
+        self, filesystem: Filesystem, policy: Policy | None = None, budgets: Budgets | None = None, *, init: bool = True
+    ) -> None:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._ours, self._theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.log: list[str] = []
-        self.session = Session(self._theirs.fileno(), filesystem, log=self.log.append, policy=policy)
+        self.session = Session(self._theirs.fileno(), filesystem, log=self.log.append, policy=policy, budgets=budgets)
         if init:
             assert self.ask(Op.INIT, 0, init_body()).error == 0
 

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuservice.fuse.budget import Budgets
 from fuservice.fuse.codec import Policy
 from fuservice.fuse.session import Session
+from fuservice.fuse.watch import Watch
 from tests.support import kernel
 from tests.support.leaks import open_descriptors
 from tests.support.mounts import CONNECTIONS, detach_all, mounted
@@ -61,15 +63,19 @@ class Served:
             self.wait()
 
 
-def _serve(fd: int, filesystem: Filesystem, policy: Policy, log_path: Path) -> int:
+def _serve(fd: int, filesystem: Filesystem, policy: Policy, budgets: Budgets, log_path: Path) -> int:
     before = set(open_descriptors())
     with log_path.open("a", buffering=1) as log:
-        Session(fd, filesystem, log=lambda line: print(line, file=log), policy=policy).run()
+        session = Session(fd, filesystem, log=lambda line: print(line, file=log), policy=policy, budgets=budgets)
+        with Watch(budgets, budgets.time):
+            session.run()
     return LEAKED if set(open_descriptors()) - before else ENDED_WELL
 
 
 @contextlib.contextmanager
-def served(point: Path, filesystem: Filesystem, policy: Policy | None = None, device: str = "") -> Iterator[Served]:
+def served(
+    point: Path, filesystem: Filesystem, policy: Policy | None = None, device: str = "", budgets: Budgets | None = None
+) -> Iterator[Served]:
     """Mount *filesystem* on the directory *point* (as fuseblk of *device*); on leaving, detach it and end its server."""
     log_path = point.with_name(point.name + ".log")
     log_path.touch()
@@ -80,7 +86,7 @@ def served(point: Path, filesystem: Filesystem, policy: Policy | None = None, de
     if not pid:
         status = RAISED
         try:
-            status = _serve(fd, filesystem, policy or Policy(), log_path)
+            status = _serve(fd, filesystem, policy or Policy(), budgets or Budgets(), log_path)
         except BaseException:  # noqa: BLE001 - a forked child must not return into pytest
             traceback.print_exc()
         finally:

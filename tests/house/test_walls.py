@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
 
 #: The protocols do no I/O: all that they may import from outside of the project.
 WITHOUT_IO = {"__future__", "collections", "collections.abc", "enum", "errno", "struct", "types", "typing"}
-NO_IO_MODULES = {"fuservice.fuse.abi", "fuservice.fuse.codec", "fuservice.fuse.nodes"}
+NO_IO_MODULES = {"fuservice.fuse.abi", "fuservice.fuse.budget", "fuservice.fuse.codec", "fuservice.fuse.nodes"}
 
 #: Only linux/ goes through these doors.
 DOOR_MODULES = {"ctypes", "_ctypes", "socket", "_socket", "cffi"}

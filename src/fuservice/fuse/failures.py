@@ -1,6 +1,6 @@
 """What a failed request is answered, and what the log says about it: each failure once, and not without end.
 
-Rule: a driver's OSError is its answer. Anything else (RecursionError and MemoryError too) is a bug of the driver or a
+Rule: a driver's OSError is its answer, and a budget that is used up (an OSError too) is worth one line. Anything else (RecursionError and MemoryError too) is a bug of the driver or a
 hostile image: EIO for that request, one line with the path, and the mount lives on.
 """
 
@@ -10,6 +10,7 @@ import errno
 
 from fuservice.errors import FuserviceError, printable
 from fuservice.fuse.abi import OP_NAMES
+from fuservice.fuse.budget import BudgetError
 from fuservice.fuse.codec import BadAnswerError, MalformedRequestError, errno_of, shown
 
 TYPE_CHECKING = False
@@ -58,10 +59,15 @@ class Failures:
         self._seen: set[tuple[int, int, bytes]] = set()
 
     def note(self, opcode: int, node: int, name: bytes, error: Exception) -> None:
-        """Log *error*, met at *name* in *node*, unless it is an ordinary answer or was logged for this place and operation."""
-        if isinstance(error, OSError) and errno_of(error) and error.errno not in DAMAGE:
-            return
+        """Log *error*, met at *name* in *node*, unless it is an ordinary answer or was logged for this place and operation.
+
+        A budget is logged once, at whatever place.
+        """
         key = (opcode, node, name)
+        if isinstance(error, BudgetError):
+            key = (0, 0, error.budget.encode())
+        elif isinstance(error, OSError) and errno_of(error) and error.errno not in DAMAGE:
+            return
         if key in self._seen or len(self._seen) > MOST_LINES:
             return
         self._seen.add(key)

@@ -1,12 +1,17 @@
 """Which nodes the kernel knows, how often it was told, and by which name: the counts of LOOKUP and FORGET.
 
 A node counts when the reply that hands it out is made; if that could not be delivered, the session takes the count back,
-for no FORGET will ever come for it. The names serve error messages alone: a node with several names is remembered by the latest.
+for no FORGET will ever come for it. The names serve error messages alone: a node with several names is remembered by the latest;
+its depth below the root is that of the first.
 """
 
 from __future__ import annotations
 
 from fuservice.fuse.abi import ROOT_ID
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from fuservice.fuse.budget import Budgets
 
 DEEPEST = 64  # names of a path that are shown: a hostile image may make a node its own ancestor
 
@@ -14,10 +19,11 @@ DEEPEST = 64  # names of a path that are shown: a hostile image may make a node 
 class Nodes:
     """The kernel's references. The root is always known and never counted."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_depth", "_known", "_most")
 
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[int, int, bytes]] = {}  # node → references, parent, name
+    def __init__(self, budgets: Budgets) -> None:
+        self._known: dict[int, tuple[int, int, bytes, int]] = {}  # node → references, parent, name, depth
+        self._depth, self._most = budgets.depth, budgets.nodes
 
     def __contains__(self, node: int) -> bool:
         return node == ROOT_ID or node in self._known
@@ -26,9 +32,18 @@ class Nodes:
         return len(self._known)
 
     def give(self, node: int, parent: int, name: bytes) -> None:
-        """A reply hands out *node* as *name* of *parent*: one more reference."""
+        """A reply hands out *node* as *name* of *parent*: one more reference. BudgetError if a new node is too much or too deep."""
         known = self._known.get(node)
-        self._known[node] = (known[0] + 1 if known else 1, parent, name)
+        if known is not None:
+            self._known[node] = (known[0] + 1, parent, name, known[3])
+            return
+        above = self._known.get(parent)
+        depth = above[3] + 1 if above else 1
+        if depth > self._depth.peak:
+            self._depth.need(depth)
+        if len(self._known) >= self._most.peak:
+            self._most.need(len(self._known) + 1)
+        self._known[node] = (1, parent, name, depth)
 
     def forget(self, node: int, count: int) -> bool:
         """Take *count* references back; return whether those were the last ones."""
@@ -36,7 +51,7 @@ class Nodes:
         if known is None:
             return False
         if known[0] > count:
-            self._known[node] = (known[0] - count, known[1], known[2])
+            self._known[node] = (known[0] - count, known[1], known[2], known[3])
             return False
         del self._known[node]
         return True
@@ -45,6 +60,6 @@ class Nodes:
         """Return the path of *node*, or of *name* in it; "…" stands for what is not known any more."""
         parts = [name] if name else []
         while node != ROOT_ID and len(parts) < DEEPEST and node in self._known:
-            _, node, name = self._known[node]
+            _, node, name, _ = self._known[node]
             parts.append(name)
         return (b"" if node == ROOT_ID else "…".encode()) + b"/" + b"/".join(reversed(parts))

@@ -17,6 +17,7 @@ import os
 
 from fuservice.fuse import abi, codec
 from fuservice.fuse.abi import Op
+from fuservice.fuse.budget import BudgetError
 from fuservice.fuse.filesystem import FOREVER, Filesystem, unsupported
 
 TYPE_CHECKING = False
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
+    from fuservice.fuse.budget import Budgets
     from fuservice.fuse.codec import Policy
     from fuservice.fuse.failures import Failures
     from fuservice.fuse.filesystem import DirEntry, Entry, Opened
@@ -40,6 +42,8 @@ _WRITING = (
     Op.WRITE, Op.SETXATTR, Op.REMOVEXATTR, Op.FALLOCATE, Op.COPY_FILE_RANGE, Op.COPY_FILE_RANGE_64,
 )  # fmt: skip
 _GIVING = frozenset((Op.LOOKUP, Op.READDIRPLUS))
+#: So many places where a listing will be resumed are remembered, the latest ones.
+MOST_LISTED = 1_024
 
 
 def _not_offered(_node: int, _size: int) -> Body:
@@ -57,9 +61,14 @@ def _silence(_node: int, _size: int) -> Body:
 class Operations:
     """The handlers of one session."""
 
-    def __init__(self, filesystem: Filesystem, request: bytearray, into: memoryview, policy: Policy, nodes: Nodes, failures: Failures) -> None:  # fmt: skip
+    def __init__(
+        self, filesystem: Filesystem, request: bytearray, into: memoryview, policy: Policy, budgets: Budgets, nodes: Nodes,
+        failures: Failures,
+    ) -> None:  # fmt: skip
         self._fs, self._request, self._into, self._policy = filesystem, request, into, policy
-        self._nodes, self._failures = nodes, failures
+        self._budgets, self._nodes, self._failures = budgets, nodes, failures
+        self._handles = 0  # that are open
+        self._listed: dict[tuple[int, int], int] = {}  # directory, cookie → how many entries lie before it
         self._given: tuple[int, ...] | list[int] = ()  # the nodes that the reply in the making hands out
         self._fs_getattr, self._fs_lookup, self._fs_read = filesystem.getattr, filesystem.lookup, filesystem.read
         self._valid_ns = filesystem.attr_timeout()
@@ -106,15 +115,16 @@ class Operations:
             if not self.immutable:
                 raise
             return codec.no_entry_bytes(self._valid_ns)
-        body = self._entry(entry)
-        node = entry.node
-        self._nodes.give(node, parent, name)
-        self._given = (node,)
+        body = self._entry(entry, parent, name)
+        self._given = (entry.node,)
         return body
 
-    def _entry(self, entry: Entry) -> bytes:
+    def _entry(self, entry: Entry, parent: int, name: bytes) -> bytes:
+        """Return *entry* as the reply tells it, and count that the kernel has its node by *name* in *parent*."""
         try:
-            return codec.entry_bytes(entry, self._policy)
+            body = codec.entry_bytes(entry, self._policy)
+            self._nodes.give(entry.node, parent, name)
+            return body  # noqa: TRY300 - no other place is as quick
         except Exception:
             if entry.node not in self._nodes:  # else the kernel has it by another name
                 self._gone(entry.node)
@@ -174,11 +184,16 @@ class Operations:
         return self._opened(self._fs.open(node, flags), node, self._fs.release)
 
     def _opened(self, opened: Opened, node: int, release: Callable[[int, int], None]) -> bytes:
+        handles = self._handles + 1
         try:
-            return codec.opened_bytes(opened)
+            if handles > self._budgets.handles.peak:
+                self._budgets.handles.need(handles)
+            body = codec.opened_bytes(opened)
         except Exception:
             release(node, opened.handle)
             raise
+        self._handles = handles
+        return body
 
     def _read(self, node: int, _size: int) -> Body:
         handle, offset, asked = _read_in(self._request, BODY)
@@ -197,6 +212,7 @@ class Operations:
         return b""
 
     def _release(self, node: int, _size: int) -> Body:
+        self._handles -= 1
         self._fs.release(node, _release_in(self._request, BODY)[0])
         return b""
 
@@ -208,6 +224,7 @@ class Operations:
         return self._opened(self._fs.opendir(node), node, self._fs.releasedir)
 
     def _releasedir(self, node: int, _size: int) -> Body:
+        self._handles -= 1
         self._fs.releasedir(node, _release_in(self._request, BODY)[0])
         return b""
 
@@ -222,6 +239,8 @@ class Operations:
     def _listing(self, node: int, extra: int, details: Callable[[DirEntry], bytes]) -> bytes:
         """Collect entries while they fit, each behind its *details* of *extra* bytes, which are made only then."""
         handle, offset, room = _read_in(self._request, BODY)
+        before = self._listed.get((node, offset), 0) if offset else 0
+        self._budgets.entries.need(before)
         records: list[bytes] = []
         try:
             for entry in self._fs.readdir(node, handle, offset):
@@ -230,13 +249,23 @@ class Operations:
                 if room < 0:
                     break
                 records.append(details(entry) + record)
+                offset = entry.offset
         except Exception:
             if not records:
                 raise
             # What was read before the damage is good: the call that resumes behind it meets the error again.
         if room < 0 and not records:
             raise OSError(errno.EINVAL, "no room for one entry")
+        if records:
+            self._resumable(node, offset, before + len(records))
         return b"".join(records)
+
+    def _resumable(self, node: int, offset: int, before: int) -> None:
+        """Remember how many entries lie before the cookie *offset*, where the next READDIR goes on."""
+        self._listed.pop((node, offset), None)  # so that it becomes the latest
+        self._listed[node, offset] = before
+        if len(self._listed) > MOST_LISTED:
+            del self._listed[next(iter(self._listed))]
 
     def _plus(self, parent: int, entry: DirEntry, given: list[int]) -> bytes:
         """Return what READDIRPLUS tells of one name; nothing of "." and ".." (the kernel takes no reference on them)."""
@@ -245,10 +274,11 @@ class Operations:
             return codec.ENTRY_UNKNOWN
         try:
             found = self._fs_lookup(parent, name)
-            told = self._entry(found)
-        except Exception:  # noqa: BLE001 - the list is good without it; a LOOKUP of the name will meet the error, and log it
+            told = self._entry(found, parent, name)
+        except Exception as error:  # the list is good without it; a LOOKUP of the name will meet the error, and log it
+            if isinstance(error, BudgetError) and error.errno == errno.ETIMEDOUT:
+                raise  # or each further name would take its time again
             return codec.ENTRY_UNKNOWN
-        self._nodes.give(found.node, parent, name)
         given.append(found.node)
         return told
 

@@ -12,6 +12,7 @@ import os
 
 from fuservice.fuse import abi, codec
 from fuservice.fuse.abi import Init, Op
+from fuservice.fuse.budget import Budgets
 from fuservice.fuse.codec import InitRequest, MalformedRequestError, Policy
 from fuservice.fuse.failures import Failures, UnsupportedKernelError, answer_to
 from fuservice.fuse.nodes import Nodes
@@ -20,6 +21,7 @@ from fuservice.fuse.operations import Operations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from fuservice.fuse.filesystem import Filesystem
     from fuservice.fuse.operations import Body, Handler
@@ -56,23 +58,33 @@ class Session:
     *fd* is an open, blocking /dev/fuse whose mount exists already (read(2) says EPERM before that: wait for the helper's
     word). It is borrowed: the caller closes it, after :meth:`run`. *log* takes one printable line at a time; nothing else
     is ever printed. *filesystem* belongs to this session alone: the attributes it returns are cached in checked form.
+    The budget of time is kept by a :class:`~fuservice.fuse.watch.Watch` around :meth:`run`, all others here.
     """
 
     def __init__(
-        self, fd: int, filesystem: Filesystem, *, log: Callable[[str], None], policy: Policy | None = None
-    ) -> None:
+        self, fd: int, filesystem: Filesystem, *,
+        log: Callable[[str], None], policy: Policy | None = None, budgets: Budgets | None = None,
+    ) -> None:  # fmt: skip
         self._fd, self._fs = fd, filesystem
         self.request = bytearray(REQUEST_SIZE)  #: where requests are read into
-        self.nodes = Nodes()
+        self.budgets = budgets or Budgets()
+        self.budgets.request = self.unique
+        self.nodes = Nodes(self.budgets)
         self._failures = Failures(log, self.nodes)
         # On a page's boundary: what is copied to the kernel page by page must not lie across two of ours each time.
         into = memoryview(mmap.mmap(-1, MAX_READ))
-        self._operations = Operations(filesystem, self.request, into, policy or Policy(), self.nodes, self._failures)
+        self._operations = Operations(
+            filesystem, self.request, into, policy or Policy(), self.budgets, self.nodes, self._failures
+        )
         init: tuple[Handler, int] = (self._init, BODY + abi.INIT_IN.size)
         self._table: list[tuple[Handler, int]] = [(_too_early, 0)] * abi.OP_LIMIT
         self._table[Op.INIT] = init
         self._over = self._destroyed = False
         self.minor = 0  #: the protocol's minor version, once it is negotiated
+
+    def unique(self) -> int:
+        """Return the kernel's number of the request that is being served, or was last."""
+        return int(_header(self.request)[2])
 
     def run(self) -> None:
         """Serve until the filesystem is unmounted or its connection aborted, then let the driver close: it blocks so long.
@@ -179,3 +191,8 @@ class Session:
                 self._fs.destroy()
             except Exception as error:  # noqa: BLE001 - the mount is gone: there is nobody else to tell
                 self._failures.note(Op.DESTROY, abi.ROOT_ID, b"", error)
+
+
+def waits_in(frame: FrameType) -> bool:
+    """Say whether *frame*, the innermost one, is the loop of a session, between two requests."""
+    return frame.f_code is Session._serve.__code__

@@ -1,0 +1,82 @@
+"""The watch over a running session: no request may take longer than its budget, and overruns are told to whoever keeps count.
+
+Rule: requests pay nothing for it. One timer, armed once, ticks a few times per budget; a tick that finds the same request as
+ticks before, for as long as the budget says, raises :class:`~fuservice.fuse.budget.BudgetError` inside the driver. It is
+raised in code that the engine called and never in the engine's own, so no reply is torn and no count is lost. A driver may
+be interrupted between any two of its bytecodes, as by MemoryError; one that swallows the error is interrupted at each
+further tick. What is beyond it: one long call into C, which the cage's budget of processor time ends.
+
+Two ticks per budget would do, but the error would come late; thirty would wake an idle machine for nothing.
+System calls: rt_sigaction(2) and setitimer(2) when it begins and ends, rt_sigreturn(2) at each tick.
+"""
+
+from __future__ import annotations
+
+from fuservice.fuse import codec, failures, nodes, operations, session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Final
+
+    from fuservice.fuse.budget import Budget, Budgets
+else:
+    import _signal as signal  # signal itself is this and an enum, whose import costs as much as half of a server's start
+
+TICKS: Final = 15  # per budget of time: every two seconds
+
+#: The engine, by module names; and which of its modules call drivers.
+CALLERS: Final = frozenset(module.__name__ for module in (codec, operations, session))
+_ENGINE: Final = frozenset((__name__, failures.__name__, nodes.__name__))
+
+
+def in_driver(frame: FrameType | None, callers: frozenset[str]) -> bool:
+    """Say whether what runs in *frame* was called by one of the modules *callers* and is not the engine itself."""
+    own = True
+    while frame is not None:
+        module = frame.f_globals.get("__name__")
+        if module in callers or module in _ENGINE:
+            return not own and module in callers
+        own, frame = False, frame.f_back
+    return False
+
+
+class Watch:
+    """Keeps *time*, one of *budgets*, for what *callers* call, in a ``with``: in the main thread, which gives us its SIGALRM.
+
+    *tell*, where somebody keeps count, is called when requests went over one of the budgets: at most once a tick.
+    """
+
+    def __init__(
+        self, budgets: Budgets, time: Budget, *,
+        callers: frozenset[str] = CALLERS, tell: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        self._budgets, self._time, self._callers, self._tell = budgets, time, callers, tell
+        self._request = self._ticks = self._told = 0
+        self._tick_ms = max(1, time.limit // TICKS)
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGALRM, self._tick)
+        signal.setitimer(signal.ITIMER_REAL, self._tick_ms / 1000, self._tick_ms / 1000)
+
+    def __exit__(self, *_error: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._before)
+
+    def _tick(self, _number: int, frame: FrameType | None) -> None:
+        self._tell_overruns()
+        request = self._budgets.request()
+        if request != self._request or (frame is not None and session.waits_in(frame)):
+            self._request, self._ticks = request, 0
+            return
+        self._ticks += 1
+        if in_driver(frame, self._callers):
+            self._time.need(self._ticks * self._tick_ms)
+
+    def _tell_overruns(self) -> None:
+        overruns = self._budgets.overruns()
+        if self._tell is not None and overruns != self._told:
+            self._told = overruns
+            self._tell()
