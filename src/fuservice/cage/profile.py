@@ -17,6 +17,7 @@ _FIOCLEX, _FIONBIO = 0x5451, 0x5421  # asm-generic/ioctls.h: close on exec, (non
 _F_GET_SEALS: Final = 1034  # linux/fcntl.h
 _AT_EMPTY_PATH: Final = 0x1000
 _PR_SET_NAME: Final = 15
+_ITIMER_REAL, _SIGALRM = 0, 14  # linux/time.h, asm-generic/signal.h
 _WHOLE: Final = 0xFFFF_FFFF
 
 #: What the serving of a mount takes, whatever the filesystem: the fuse device, memory, the end.
@@ -27,6 +28,8 @@ SERVE: Final[Mapping[str, Sequence[Check]]] = {
     "close": (), "exit_group": (),
     "clock_gettime": (),  # where the vDSO cannot tell the time
     "restart_syscall": (), "rt_sigreturn": (),  # the kernel's own: after a stop, after a signal
+    # The watch over the time of a request (fuse/watch.py): one timer, one signal.
+    "setitimer": ((0, _WHOLE, (_ITIMER_REAL,)),), "rt_sigaction": ((0, _WHOLE, (_SIGALRM,)),),
 }  # fmt: skip
 
 #: What the conversation with the helper takes besides, on the socket and on the descriptors that come through it.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from fuservice.fuse.budget import Budgets
 from fuservice.fuse.filesystem import Filesystem
 from fuservice.proto import layouts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import ClassVar
 
     from fuservice.linux.fds import Fd
@@ -31,10 +32,17 @@ class Driver(Filesystem):
     options: ClassVar[Mapping[str, str]] = {}  # the driver's own -o options: name → what it does
     mount_point_kind: ClassVar[int] = layouts.S_IFDIR
     read_only: ClassVar[bool] = True
+    #: Whether it may be imported before the fork. A library that does not survive one says no, and starts slower.
+    warm: ClassVar[bool] = True
+    #: What its cage has beside that of every server: system calls (cage/profile.py), and directories that it sees, read-only.
+    syscalls: ClassVar[Sequence[str]] = ()
+    binds: ClassVar[Sequence[str]] = ()
+    limits: ClassVar[Mapping[str, int]] = {}  # where the defaults of fuse/budget.py do not fit: budget → limit
 
     def __init__(self, log: Callable[[str], None]) -> None:
         """*log* takes a sentence for the log of the mount."""
         self.log = log
+        self.budgets = Budgets(self.limits)  #: of this mount; whoever inflates calls ``budgets.inflated()``
 
     def load(self, image: Fd | None, options: Mapping[str, str | None]) -> Filesystem:
         """Open the filesystem in *image*, which stays open and the caller's; return what will be served.

@@ -22,6 +22,7 @@ class Ext4(Driver):
 
     name = "ext4"
     image = ImageArgument(is_source=True)
+    syscalls = ("pread64", "preadv", "preadv2", "lseek")  # lseek(2) for the size of a device; Python says preadv2(2)
     options = {  # noqa: RUF012  # the base class says ClassVar
         "offset": "byte of the image where the filesystem begins",
         "timeout": "seconds for which the kernel may keep names and attributes (default: for ever)",
