@@ -9,9 +9,10 @@ from fuservice import __version__
 from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError, ImageError, UsageError
 from fuservice.fuse.codec import Policy
 from fuservice.fuse.session import Session
+from fuservice.fuse.watch import Watch
 from fuservice.linux import fusedev, prctl
 from fuservice.proto import layouts
-from fuservice.service.log import log
+from fuservice.service.log import log, status
 from fuservice.service.service import Service
 
 TYPE_CHECKING = False
@@ -75,7 +76,10 @@ def _mount_and_run(
     try:
         service.finish_file_requests()
         line.check_known()
-        filesystem = driver(log).load(image, line.own)
+        starting = driver(log)
+        budgets = starting.budgets
+        with Watch(budgets, budgets.start, callers=frozenset((__name__,))):
+            filesystem = starting.load(image, line.own)
         if driver.read_only:
             line.flags |= layouts.MS_RDONLY
         service.expect_mount_format(driver.mount_point_kind)
@@ -84,7 +88,7 @@ def _mount_and_run(
         return _give_up(service, error)
     with device:
         policy = Policy(allow_suid=line.suid, allow_dev=line.dev)
-        session = Session(device.fileno(), filesystem, log=log, policy=policy)
+        session = Session(device.fileno(), filesystem, log=log, policy=policy, budgets=budgets)
         try:
             service.session_mount(line, mount_point)
         except (FuserviceError, OSError) as error:
@@ -94,7 +98,8 @@ def _mount_and_run(
         service.send_goodbye(EXIT_OK)
         service.release()
         try:
-            session.run()
+            with Watch(budgets, budgets.time, tell=lambda: status(**budgets.facts())):
+                session.run()
         except PermissionError:  # the device has no mount: the helper said yes, and did not do it
             log("fuse: the helper said that it had mounted, and it had not")
             return EXIT_FAILURE
