@@ -13,8 +13,8 @@ import pytest
 
 from fuservice.cage.plan import Profile, plan
 from fuservice.cli.main import main
+from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.linux.listener import Listener
-from fuservice.linux.sockets import SeqPacket
 from tests.launch.listening import Listening
 from tests.support import kernel
 from tests.support.capabilities import PROGRAMS
@@ -116,7 +116,7 @@ def test_somebody_who_listens_already_is_left_alone(tmp_path: Path) -> None:
     listener = Listener(f"{tmp_path}/memtree", 0o600)
     code, _, complaint = typed("memtree", f"--socket-dir={tmp_path}")
     assert (code, complaint) == (1, f"fuservice: {tmp_path}/memtree: somebody listens there already\n")
-    SeqPacket.connect(listener.path, 1.0).close()
+    FdSeqPacket.connect(listener.path, 1.0).close()
     listener.close()
 
 
@@ -218,7 +218,7 @@ def test_a_log_that_nobody_reads_is_no_reason_to_end(tmp_path: Path) -> None:
         os.close(writing)
         os.close(reading)
         for _ in range(3):
-            with SeqPacket.connect(f"{tmp_path}/sockets/memtree", 5.0) as connection:
+            with FdSeqPacket.connect(f"{tmp_path}/sockets/memtree", 5.0) as connection:
                 connection.send(b"nonsense")
                 assert connection.receive(100) == b""  # the server said what it thinks of that, to nobody
         listener.terminate()

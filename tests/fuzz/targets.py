@@ -21,7 +21,7 @@ from fuservice.linux import mountinfo
 from fuservice.proto import argv, layouts, options
 from fuservice.proto import messages as m
 from fuservice.proto.connection import HelperConnection
-from fuservice.proto.dialects import CURRENT, DRAFT, Dialect
+from fuservice.proto.dialects import CURRENT, DRAFT
 from fuservice.proto.service_connection import ServiceConnection
 from fuservice.service.commandline import parse_cmdline_opts
 from tests.fuzz import requests
@@ -80,16 +80,16 @@ def service_connection(data: bytes) -> None:
             connection.receive_given(name, packet, fds)
         for kind, packet in opening[3:]:
             with suppress(LocalProtocolError):  # a step of the script's that the table does not have: nothing is sent
-                connection.command(_command(connection.dialect, kind >> 4))
+                connection.command(_command(connection, kind >> 4))
             answer = connection.receive(packet, kind & 0x0F)
             assert isinstance(answer, m.File | m.Reply)
     except RemoteProtocolError:
         return
 
 
-def _command(dialect: Dialect, number: int) -> m.Message:
+def _command(connection: ServiceConnection, number: int) -> m.Message:
     commands: tuple[m.Message, ...] = (
-        m.Open(b"/img", 0), m.OpenBlockDevice(b"/dev/x", 0, block_size=512), dialect.set_type("x", fuseblk=False), m.SetSource(b"s"),
+        m.Open(b"/img", 0), m.OpenBlockDevice(b"/dev/x", 0, block_size=512), connection.set_type("x", fuseblk=False), m.SetSource(b"s"),
         m.SetMountPoint(b"/mnt", layouts.S_IFDIR), m.SetOptions(b"max_read=1"), m.SetMtab(b"-n"), m.Mount(6), m.Goodbye(0),
     )  # fmt: skip
     return commands[number % len(commands)]

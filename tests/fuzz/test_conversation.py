@@ -31,6 +31,7 @@ from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.proto import layouts
 from fuservice.proto import messages as m
 from fuservice.proto.dialects import CURRENT, DRAFT, Dialect
+from fuservice.proto.service_connection import spell
 from fuservice.service import Service
 from tests.fuzz.model import KERNEL_OPTIONS, MALFORMED, MTAB_OPTIONS, SOURCES, TYPED, Model
 
@@ -142,7 +143,7 @@ class Conversation(RuleBasedStateMachine):
     def ask(self, command: m.Message, expected: int, *, quiet: bool = False) -> None:
         """Send *command*, through the service's own judgement if it lets it pass, and hold its answer against *expected*."""
         connection = self.service._connection  # its calls are one command each; this takes any
-        command = connection.dialect.spell(command)
+        command = spell(connection.dialect, command)
         try:
             packet = connection.command(command)
             legal = True
@@ -185,7 +186,7 @@ class Conversation(RuleBasedStateMachine):
         expected = self.model.in_order(m.SetType)
         if not expected:
             self.model.fuseblk = fuseblk
-        self.ask(self.service._connection.dialect.set_type("x", fuseblk=fuseblk), expected)
+        self.ask(self.service._connection.set_type("x", fuseblk=fuseblk), expected)
 
     @precondition(going_on)
     @rule(word=st.sampled_from(sorted(SOURCES)))

@@ -17,7 +17,7 @@ from fuservice.helper.manifest import parse
 from fuservice.helper.mountpoint import MountPoint
 from fuservice.helper.session import Session
 from fuservice.linux.fds import Fd
-from fuservice.linux.sockets import SeqPacket
+from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.proto.dialects import CURRENT, Dialect
 from tests.peers import wire
 from tests.peers.wire import Wire
@@ -42,7 +42,7 @@ class Place:
         self.image, self.point = tmp_path / "image", point
         self.image.write_bytes(b"image")
 
-    def session(self, end: SeqPacket, said: list[str], *words: str, new_api: bool, dialect: Dialect, uid: int,
+    def session(self, end: FdSeqPacket, said: list[str], *words: str, new_api: bool, dialect: Dialect, uid: int,
                 rules: str, conf: FuseConf, hello_timeout: float) -> tuple[Session, Callable[[], None]]:  # fmt: skip
         """Return a session over *end*, and what lets its pins go."""
         request = CommandLine(["p", str(self.image), str(self.point), "-t", "x", *words])
@@ -67,7 +67,7 @@ class Place:
         """Hold a conversation with a server whose packets, after an honest hello, are *packets* and *goodbye*."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         said: list[str] = []
-        with Wire(ours) as server, SeqPacket(owned(theirs)) as end:
+        with Wire(ours) as server, FdSeqPacket(owned(theirs)) as end:
             greeting = hello if hello is not None else (wire.last() if dialect is CURRENT else DRAFT_LAST)
             for packet in (greeting, *packets, *([goodbye] if goodbye is not None else [])):
                 server.send(packet)
@@ -101,7 +101,7 @@ def owned(end: socket.socket) -> Fd:
     return Fd(end.detach())
 
 
-def leave_little_room(end: SeqPacket) -> None:
+def leave_little_room(end: FdSeqPacket) -> None:
     """Make the buffer for what *end* sends as small as can be."""
     with socket.socket(fileno=os.dup(end.fileno())) as copy:
         copy.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)

@@ -14,7 +14,7 @@ import pytest
 
 from fuservice.cli.commandline import CommandLine
 from fuservice.errors import RefusalError
-from fuservice.helper.grants import MOST_OPENS, Grant, Grants
+from fuservice.helper.grants import MOST_OPENS, Grants
 from fuservice.helper.manifest import SOURCE, Manifest, Rule, parse
 from tests.support import kernel
 
@@ -131,7 +131,7 @@ def test_flags_that_change_nothing_are_allowed(image: Path, flags: int) -> None:
 
 def test_what_is_not_the_pinned_inode_is_not_given(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with granted(image, "mnt") as grants:
-        monkeypatch.setattr(Grant, "identity", (0, 0, 0))
+        monkeypatch.setattr(grants.find(os.fsencode(image)), "_status", Path("/").stat())
         assert "changed while it was opened" in str(refused(grants, image))
 
 

@@ -18,7 +18,7 @@ from fuservice.errors import NoHelloError, PeerGoneError, PolicyError, RefusalEr
 from fuservice.helper.fuseconf import FuseConf
 from fuservice.helper.session import Session, check_fstype, check_plain
 from fuservice.linux import mountapi
-from fuservice.linux.sockets import SeqPacket
+from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.proto.dialects import CURRENT, DRAFT
 from tests.helper.inprocess import Place, owned, run
 from tests.peers import wire
@@ -192,7 +192,7 @@ def test_a_service_that_hangs_up_is_told_from_a_silent_one(place: Place) -> None
 
 def test_silence_before_hello_ends(place: Place) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with Wire(ours) as server, SeqPacket(owned(theirs)) as end:
+    with Wire(ours) as server, FdSeqPacket(owned(theirs)) as end:
         session, close = place.session(
             end, [], new_api=True, dialect=CURRENT, uid=0, rules="", conf=FuseConf(), hello_timeout=0.05
         )

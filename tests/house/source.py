@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import functools
+import io
 import subprocess
+import tokenize
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from tests.support.capabilities import REPOSITORY
 
@@ -103,21 +105,33 @@ def length(function: Function) -> int:
     return (function.end_lineno or function.lineno) - function.lineno + 1 - doc
 
 
-def statements(tree: ast.Module) -> int:
-    """Return the lines of code of *tree*: its statements, however many lines each is laid out over.
+NO_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 
-    Docstrings, comments and blank lines are none, nor is what only a type checker reads.
+
+def lines_of_code(module: Module) -> int:
+    """Return how many lines of *module* hold code that can run.
+
+    Blank lines, comments and docstrings hold none, nor does what only a type checker reads.
     """
-    return sum(map(_statements, tree.body))
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(module.text).readline):
+        if token.type not in NO_CODE:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(module.tree):
+        if _is_for_readers(node):
+            lines -= {*range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+    return len(lines)
 
 
-def _statements(node: ast.AST) -> int:
-    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-        return 0
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-        return 0
-    counts = isinstance(node, ast.stmt | ast.excepthandler | ast.match_case)
-    return counts + sum(map(_statements, ast.iter_child_nodes(node)))
+def _is_for_readers(node: ast.AST) -> TypeGuard[ast.stmt]:
+    """Return whether *node* is a docstring, or there for type checkers alone."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    if isinstance(node, ast.If):
+        return _is_type_checking(node) and not node.orelse
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "__future__"
+    return isinstance(node, ast.Assign) and ast.unparse(node) == "TYPE_CHECKING = False"
 
 
 @functools.cache

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import statistics
 
-from tests.house.source import Module, functions, imports, length, modules, none, statements
+from tests.house.source import Module, functions, imports, length, lines_of_code, modules, none
 
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 40
 LONGEST_WITH_A_REASON = 60
 MEDIAN = 10
-GOAL = 1500  # lines of code of the part with rights
-BUDGET = 1810  # where it stands: may shrink, not grow
+BUDGET = 1500  # lines of code of the part with rights
 
 #: "file:function" → why it may be longer than 40 lines (and never longer than 60).
 LONG_FUNCTIONS: dict[str, str] = {}
@@ -53,8 +52,8 @@ def with_what_they_import(names: set[str]) -> list[Module]:
 
 def test_the_part_with_rights_stays_small() -> None:
     trusted = with_what_they_import({m.name for m in modules("src") if m.room == "helper"})
-    counted = {m.where: statements(m.tree) for m in trusted}
+    counted = {m.where: lines_of_code(m) for m in trusted}
     total = sum(counted.values())
-    print(f"lines of code: helper, and the parts of proto and linux that it imports: {total}; the goal is {GOAL}")
+    print(f"lines of code: helper, and the parts of proto and linux that it imports: {total} of at most {BUDGET}")
     print(*(f"  {n:5} {where}" for where, n in counted.items() if n), sep="\n")
     assert total <= BUDGET

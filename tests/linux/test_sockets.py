@@ -18,7 +18,6 @@ from fuservice.linux import sockets
 from fuservice.linux.fds import Fd
 from fuservice.linux.fdsockets import FdSeqPacket, TruncatedPacketError
 from fuservice.linux.listener import Listener
-from fuservice.linux.sockets import SeqPacket
 from tests.service.script import send_with
 from tests.support.leaks import open_descriptors
 
@@ -147,8 +146,10 @@ def test_the_peer_is_known(ends: Ends) -> None:
 def test_refused_descriptors_fail_at_the_sender(ends: Ends) -> None:
     one, other = ends
     assert sockets.SO_PASSRIGHTS == 83
-    if not one.refuse_descriptors():
-        pytest.skip("this kernel has no SO_PASSRIGHTS (Linux 6.16)")
+    one.refuse_descriptors()
+    if [int(part) for part in os.uname().release.split(".")[:2]] < [6, 16]:
+        other.send(b"x", 0)  # SO_PASSRIGHTS is not there yet
+        return
     with pytest.raises(PermissionError) as error:
         other.send(b"x", 0)
     assert error.value.errno == errno.EPERM
@@ -163,7 +164,7 @@ def test_refused_descriptors_fail_at_the_sender(ends: Ends) -> None:
 def test_another_kind_of_socket_is_refused_and_stays_the_callers(family: int, kind: int) -> None:
     with socket.socket(family, kind) as raw, Fd(os.dup(raw.fileno())) as fd:
         with pytest.raises(OSError, match="not an AF_UNIX SOCK_SEQPACKET socket") as error:
-            SeqPacket(fd)
+            FdSeqPacket(fd)
         assert error.value.errno == errno.EPROTOTYPE
         assert not fd.closed
 
@@ -171,11 +172,11 @@ def test_another_kind_of_socket_is_refused_and_stays_the_callers(family: int, ki
 def test_a_socket_that_is_not_connected_and_a_file_are_refused() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as raw, Fd(os.dup(raw.fileno())) as fd:
         with pytest.raises(OSError, match="not connected"):
-            SeqPacket(fd)
+            FdSeqPacket(fd)
         assert not fd.closed
     with Fd(os.open(os.devnull, os.O_RDONLY)) as null:
         with pytest.raises(OSError, match="non-socket"):
-            SeqPacket(null)
+            FdSeqPacket(null)
         assert not null.closed
 
 
@@ -192,7 +193,7 @@ def listener(tmp_path: Path) -> Iterator[Listener]:
 
 def test_a_listener_has_its_mode_and_accepts(listener: Listener) -> None:
     assert stat.S_IMODE(Path(listener.path).stat().st_mode) == 0o620
-    with SeqPacket.connect(listener.path, 1.0) as client, listener.accept() as server:
+    with FdSeqPacket.connect(listener.path, 1.0) as client, listener.accept() as server:
         for end in (client, server):
             assert fcntl.fcntl(end.fileno(), fcntl.F_GETFD) == fcntl.FD_CLOEXEC
         client.send(b"hello")
@@ -203,19 +204,19 @@ def test_a_listener_has_its_mode_and_accepts(listener: Listener) -> None:
 
 
 def test_a_client_that_went_away_is_accepted_and_gone(listener: Listener) -> None:
-    SeqPacket.connect(listener.path, 1.0).close()
+    FdSeqPacket.connect(listener.path, 1.0).close()
     with listener.accept() as server:
         assert server.receive(10) == b""
 
 
 def test_a_full_queue_is_waited_for(listener: Listener) -> None:
-    waiting = [SeqPacket.connect(listener.path, 1.0) for _ in range(2)]
+    waiting = [FdSeqPacket.connect(listener.path, 1.0) for _ in range(2)]
     with pytest.raises(TimeoutError) as error:
-        SeqPacket.connect(listener.path, 0.05)
+        FdSeqPacket.connect(listener.path, 0.05)
     assert error.value.filename == listener.path
     later = threading.Timer(0.05, lambda: listener.accept().close())
     later.start()
-    waiting.append(SeqPacket.connect(listener.path, 5.0))
+    waiting.append(FdSeqPacket.connect(listener.path, 5.0))
     later.join()
     for client in waiting:
         client.close()
@@ -223,7 +224,7 @@ def test_a_full_queue_is_waited_for(listener: Listener) -> None:
 
 def test_a_connected_socket_waits_as_long_as_it_is_told(listener: Listener) -> None:
     """The time that connecting may take is not a time limit of what follows."""
-    with SeqPacket.connect(listener.path, 0.02) as client, listener.accept() as server:
+    with FdSeqPacket.connect(listener.path, 0.02) as client, listener.accept() as server:
         later = threading.Timer(0.1, lambda: server.send(b"late"))
         later.start()
         assert client.receive(10) == b"late"
@@ -233,9 +234,9 @@ def test_a_connected_socket_waits_as_long_as_it_is_told(listener: Listener) -> N
 def test_failures_to_connect_and_to_listen_name_the_path(tmp_path: Path) -> None:
     missing, long = f"{tmp_path}/missing", f"{tmp_path}/{'x' * 110}"
     with pytest.raises(FileNotFoundError) as nobody:
-        SeqPacket.connect(missing, 1.0)
+        FdSeqPacket.connect(missing, 1.0)
     assert nobody.value.filename == missing
-    for attempt in (lambda: SeqPacket.connect(long, 1.0), lambda: Listener(long, 0o600)):
+    for attempt in (lambda: FdSeqPacket.connect(long, 1.0), lambda: Listener(long, 0o600)):
         with pytest.raises(OSError, match="File name too long") as error:
             attempt()
         assert (error.value.errno, error.value.filename) == (errno.ENAMETOOLONG, long)
@@ -245,6 +246,6 @@ def test_failures_to_connect_and_to_listen_name_the_path(tmp_path: Path) -> None
     stale = Listener(f"{tmp_path}/stale", 0o600)
     stale.close()
     with pytest.raises(ConnectionRefusedError):
-        SeqPacket.connect(stale.path, 1.0)
+        FdSeqPacket.connect(stale.path, 1.0)
     with pytest.raises(OSError, match="already in use"):
         Listener(stale.path, 0o600)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from fuservice.errors import LocalProtocolError, RefusalError, RemoteProtocolError
 from fuservice.proto import messages as m
 from fuservice.proto.connection import HelperConnection
-from fuservice.proto.dialects import CURRENT, DRAFT, DraftHelloReply, of_hello
-from fuservice.proto.service_connection import ServiceConnection
+from fuservice.proto.dialects import CURRENT, DRAFT, DraftHelloReply
+from fuservice.proto.service_connection import ServiceConnection, of_hello
 from fuservice.proto.states import TRANSITIONS, State
 from tests.packets import draft, golden
 
@@ -44,7 +44,7 @@ def test_a_service_answers_in_the_dialect_it_was_greeted_in() -> None:
     end.receive_given(b"argv", golden.FILE_ARGV, 1)
     end.receive_given(b"fusedev", golden.FILE_FUSEDEV, 1)
     assert end.command(m.Open(b"/img", 2)) == draft.OPEN
-    assert end.command(end.dialect.set_type("hello", fuseblk=False)) == draft.SET_TYPE
+    assert end.command(end.set_type("hello", fuseblk=False)) == draft.SET_TYPE
     assert end.command(m.SetMountPoint(b"/mnt", 0o040000)) == draft.SET_MOUNT_POINT
     with pytest.raises(LocalProtocolError, match="the draft dialect has no such command"):
         end.command(m.SetMtab(b"-n"))

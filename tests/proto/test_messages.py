@@ -98,7 +98,7 @@ def test_messages_of_different_kinds_are_not_equal() -> None:
 
 
 def test_a_message_shows_its_fields() -> None:
-    assert repr(m.SetMountPoint(b"/mnt", 0o040000)) == "SetMountPoint(kind=16384, path=b'/mnt')"
+    assert repr(m.SetMountPoint(b"/mnt", 0o040000)) == "SetMountPoint(path=b'/mnt', kind=16384)"
     assert repr(m.Goodbye(1)) == "Goodbye(exit_code=1)"
 
 

@@ -67,11 +67,11 @@ def _attach_by_descriptors(plan: Plan, options: dict[str, str | None], mount_poi
         if error.errno == errno.ENOSYS:
             return None
         raise RefusalError.of(f"opening filesystem context for {plan.fstype}", error) from None
-    flags: dict[str, str | None] = {key: None for flag, key in _SUPER_FLAGS.items() if plan.flags & flag}
-    subtype: dict[str, str | None] = {"subtype": plan.subtype} if plan.subtype else {}
+    words: dict[str, str | None] = {"subtype": plan.subtype} if plan.subtype else {}
+    words |= {"source": plan.source} | {key: None for flag, key in _SUPER_FLAGS.items() if plan.flags & flag} | options
     with context:
         try:
-            for key, value in (subtype | {"source": plan.source} | flags | options).items():
+            for key, value in words.items():
                 mountapi.fsconfig_set(context.fileno(), key, value)
             mountapi.fsconfig_create(context.fileno())
             attributes = sum(attribute for flag, attribute in _ATTRIBUTES.items() if plan.flags & flag)

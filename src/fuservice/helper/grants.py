@@ -95,11 +95,6 @@ class Grant:
         """Whether the pinned file is one, and may be opened."""
         return self._refusal is None and stat.S_ISBLK(self._status.st_mode)
 
-    @property
-    def identity(self) -> tuple[int, int, int]:
-        """Device, inode and device number of what is pinned."""
-        return self._status.st_dev, self._status.st_ino, self._status.st_rdev
-
     def open(self, flags: int, *, block_device: bool) -> Fd:
         """Return a fresh open file description; RefusalError where *flags*, kind or count are not granted."""
         if self._refusal is not None:
@@ -127,8 +122,7 @@ class Grant:
             fd = Fd(os.open(f"/proc/self/fd/{self._pin.fileno()}", flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK))
         except OSError as error:
             raise RefusalError.of(self.path, error) from None
-        status = os.fstat(fd.fileno())
-        if (status.st_dev, status.st_ino, status.st_rdev) != self.identity:
+        if not os.path.samestat(os.fstat(fd.fileno()), self._status):
             fd.close()
             raise RefusalError(errno.EACCES, f"{self.path}: changed while it was opened")
         os.set_blocking(fd.fileno(), True)

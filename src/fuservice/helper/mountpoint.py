@@ -26,8 +26,8 @@ class MountPoint:
         except OSError as error:
             self._refusal = RefusalError.of(path, error)
             return
-        status = os.fstat(self._pin.fileno())
-        self.kind, self._identity = stat.S_IFMT(status.st_mode), (status.st_dev, status.st_ino)
+        self._status = os.fstat(self._pin.fileno())
+        self.kind = stat.S_IFMT(self._status.st_mode)
         if self.kind == stat.S_IFLNK:
             sentence = f"{path}: is a symbolic link: name the directory that it points to"
             self._refusal = RefusalError(errno.ELOOP, sentence)
@@ -74,9 +74,8 @@ class MountPoint:
         why = "it is no longer what it was at the start"
         try:
             with self.look() as now:
-                status = os.fstat(now.fileno())
-            if (status.st_dev, status.st_ino) == self._identity:
-                return
+                if os.path.samestat(os.fstat(now.fileno()), self._status):
+                    return
         except OSError as error:
             why = str(error.strerror)
         raise RefusalError(errno.ESTALE, f"{self.path}: was exchanged meanwhile: {why}")

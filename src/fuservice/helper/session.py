@@ -90,10 +90,9 @@ class Session:
         self._send(self._connection.give(layouts.FUSEDEV_NAME), self._device)
 
     def _open_device(self) -> Fd:
-        path = fusedev.DEVICE
         # Only root's own environment may name another file, and open_device() checks that it is the fuse device.
-        if self._caller.is_root and os.geteuid() == 0:
-            path = os.environ.get("FUSE_KERN_DEVICE", path)
+        environment = os.environ if self._caller.is_root and os.geteuid() == 0 else {}
+        path = environment.get("FUSE_KERN_DEVICE", fusedev.DEVICE)
         try:
             return fusedev.open_device(path)
         except OSError as error:
@@ -115,7 +114,7 @@ class Session:
             except RefusalError as refusal:
                 refused = self._connection.pending
                 self._send(self._connection.answer(refusal.errno))
-                if refusal.ends or (self._connection.dialect.refusal_ends and not refused.asks_for_file):
+                if refusal.ends or (self._connection.dialect.refusal_ends and not (refused and refused.asks_for_file)):
                     raise
                 if not (isinstance(refused, m.Open) and refused.quiet):
                     self._complain(refusal)

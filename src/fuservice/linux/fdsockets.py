@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import struct
 
 from fuservice.linux.fds import Fd
@@ -10,6 +11,7 @@ from fuservice.linux.sockets import SeqPacket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import Final, Self
 
 _INTS: Final = struct.Struct("i")
@@ -41,6 +43,22 @@ class FdSeqPacket(SeqPacket):
         ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         first, second = (Fd(end.detach()) for end in ends)
         return cls(first), cls(second)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def shut_down(self) -> None:
+        """Tell the peer that nothing follows; harmless when it is gone."""
+        try:
+            self._socket.shutdown(_socket.SHUT_RDWR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
 
     def peer(self) -> Credentials:
         """Return who connected."""

@@ -17,11 +17,7 @@ NR_OPENAT2: Final = 437
 AT_FDCWD: Final = -100
 
 # linux/openat2.h
-RESOLVE_NO_XDEV: Final = 0x01
 RESOLVE_NO_MAGICLINKS: Final = 0x02
-RESOLVE_NO_SYMLINKS: Final = 0x04
-RESOLVE_BENEATH: Final = 0x08
-RESOLVE_IN_ROOT: Final = 0x10
 OPEN_HOW: Final = struct.Struct("QQQ")  # struct open_how: flags, mode, resolve
 
 

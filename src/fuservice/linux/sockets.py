@@ -16,7 +16,6 @@ from fuservice.linux.fds import Fd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Final, Self
 
 SO_PASSRIGHTS: Final = 83  # asm-generic/socket.h, Linux 6.16
@@ -60,14 +59,6 @@ class SeqPacket:
             raise OSError(number, os.strerror(number), path) from None
         return cls(Fd(raw.detach()))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close it; a second call does nothing."""
         self._socket.close()
@@ -76,23 +67,13 @@ class SeqPacket:
         """Return the descriptor's number, which stays ours."""
         return self._socket.fileno()
 
-    def shut_down(self) -> None:
-        """Tell the peer that nothing follows; harmless when it is gone."""
-        try:
-            self._socket.shutdown(_socket.SHUT_RDWR)
-        except OSError as error:
-            if error.errno != errno.ENOTCONN:
-                raise
-
-    def refuse_descriptors(self) -> bool:
-        """Make the peer's sending of descriptors fail (SO_PASSRIGHTS off); False where the kernel is older than 6.16."""
+    def refuse_descriptors(self) -> None:
+        """Make the peer's sending of descriptors fail (SO_PASSRIGHTS off); does nothing before Linux 6.16."""
         try:
             self._socket.setsockopt(_socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
         except OSError as error:
             if error.errno != errno.ENOPROTOOPT:
                 raise
-            return False
-        return True
 
     def _arm(self) -> None:
         if self.deadline is None:

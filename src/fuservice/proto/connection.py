@@ -38,7 +38,8 @@ class HelperConnection(Connection):
     def __init__(self, subtype: str, dialect: Dialect = CURRENT) -> None:
         super().__init__(dialect)
         self._subtype = subtype  # only for the sentence of a silent server
-        self._pending: m.Message | type[m.Message] | None = None  # a class: a command that cannot be read
+        #: The command that waits for its answer: the message, or only its class where it could not be read.
+        self.pending: m.Message | type[m.Message] | None = None
         self._packets = self._bytes = 0
 
     def hello(self, flags: int) -> bytes:
@@ -74,24 +75,17 @@ class HelperConnection(Connection):
         RefusalError: a known command that we will not carry out: send what :meth:`answer` makes of its errno, go on.
         RemoteProtocolError: not the protocol, or too much of it: end the conversation.
         """
-        if self._pending is not None:
-            raise LocalProtocolError(f"{self._pending} was not answered")
+        if self.pending is not None:
+            raise LocalProtocolError(f"{self.pending} was not answered")
         kind = self._recognize(packet)
-        self._pending = kind  # so that even a command we cannot read has an answer of the right form
-        command = self._pending = kind.decode(packet)
+        self.pending = kind  # so that even a command we cannot read has an answer of the right form
+        command = self.pending = kind.decode(packet)
         command.check()
         self._judge_order(command)
         if isinstance(command, m.Goodbye):
-            self._pending = None  # a good goodbye has no answer
+            self.pending = None  # a good goodbye has no answer
             self.advance(command.role)
         return command
-
-    @property
-    def pending(self) -> m.Message | type[m.Message]:
-        """The command that waits for its answer: the message, or only its class where it could not be read."""
-        if self._pending is None:
-            raise LocalProtocolError("there is no command to answer")
-        return self._pending
 
     def _recognize(self, packet: bytes) -> type[m.Message]:
         if not packet:
@@ -125,7 +119,9 @@ class HelperConnection(Connection):
 
     def answer(self, error: int = 0) -> bytes:
         """Return the packet that answers the pending command with errno *error*; 0 commits its step."""
-        pending, self._pending = self.pending, None
+        pending, self.pending = self.pending, None
+        if pending is None:
+            raise LocalProtocolError("there is no command to answer")
         if error == 0:
             self.advance(pending.role)
         if not pending.asks_for_file:

@@ -22,24 +22,18 @@ if TYPE_CHECKING:
 class DraftHello(m.Hello):
     """Helper → service: the versions it speaks. No flags."""
 
-    __slots__ = ()
     role, layout, fixed = m.Hello, struct.Struct(">IHH"), ("oldest", "newest")
-
-    def __init__(self, oldest: int, newest: int, flags: int = 0) -> None:
-        super().__init__(oldest, newest, 0)
 
 
 class DraftHelloReply(m.HelloReply):
     """Service → helper: the version that it chose. What follows it are two bytes that nobody set."""
 
-    __slots__ = ()
     role, layout, fixed = m.HelloReply, struct.Struct(">IH2x"), ("version",)
 
 
 class DraftOpen(m.Open):
     """Service → helper: open ``path``. No block size, and no request flags."""
 
-    __slots__ = ()
     role, layout, fixed = m.Open, struct.Struct(">IIII"), ("flags", "mode", "request")
     lenient = True
 
@@ -51,37 +45,30 @@ class DraftOpen(m.Open):
 class DraftSetType(m.SetType):
     """Service → helper: the whole type as mountinfo will show it: "fuse", "fuse.SUBTYPE", "fuseblk.SUBTYPE"."""
 
-    __slots__ = ("fstype",)
     role, layout, fixed, text, title = m.SetType, layouts.MAGIC, (), "fstype", "fstype command"
-    lenient = True
+    lenient, fields = True, ("fstype",)
 
     def __init__(self, fstype: bytes) -> None:
-        super().__init__(layouts.TYPE_FUSEBLK if fstype.partition(b".")[0] == b"fuseblk" else 0)
+        super().__init__(flags=layouts.TYPE_FUSEBLK if fstype.partition(b".")[0] == b"fuseblk" else 0)
         self.fstype = fstype
 
 
 class DraftSetSource(m.SetSource):
     """Service → helper: the source to show in mountinfo."""
 
-    __slots__ = ()
     role, lenient = m.SetSource, True
 
 
 class DraftSetMountPoint(m.SetMountPoint):
     """Service → helper: where. What it must be is not said."""
 
-    __slots__ = ()
     role, layout, fixed = m.SetMountPoint, layouts.MAGIC, ()
     lenient = True
-
-    def __init__(self, path: bytes) -> None:
-        super().__init__(path, 0)
 
 
 class DraftSetOptions(m.SetOptions):
     """Service → helper: options for the kernel's fuse."""
 
-    __slots__ = ()
     role, lenient = m.SetOptions, True
 
 
@@ -99,23 +86,6 @@ class Dialect:
         self.memfd_name, self.refusal_ends, self.respecified = memfd_name, refusal_ends, respecified
         self.mount_errno = mount_errno
         self.by_magic: Mapping[int, type[m.Message]] = {kind.magic: kind for kind in commands}
-
-    def set_type(self, subtype: str, *, fuseblk: bool) -> m.SetType:
-        """Return the message that begins a mount of *subtype* ("": none is shown)."""
-        if self is CURRENT:
-            return m.SetType(layouts.TYPE_FUSEBLK if fuseblk else 0)
-        fstype = "fuseblk" if fuseblk else "fuse"
-        return DraftSetType((f"{fstype}.{subtype}" if subtype else fstype).encode("utf-8", "surrogateescape"))
-
-    def spell(self, command: m.Message) -> m.Message:
-        """Return *command* in this dialect's class. What the draft has no word for is left out."""
-        if self is CURRENT or type(command) is not command.role:
-            return command
-        if type(command) is m.Open:
-            return DraftOpen(command.path, command.flags, command.mode)
-        if isinstance(command, m.SetMountPoint):
-            return DraftSetMountPoint(command.path)
-        return command
 
 
 CURRENT: Final = Dialect(
@@ -139,8 +109,3 @@ DRAFT: Final = Dialect(
 )  # fmt: skip
 
 DIALECTS: Final = (CURRENT, DRAFT)
-
-
-def of_hello(packet: bytes) -> Dialect:
-    """Return the dialect of a helper's hello, by its length; CURRENT for any other, so that its judgement applies."""
-    return DRAFT if len(packet) == DraftHello.layout.size else CURRENT

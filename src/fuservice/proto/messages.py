@@ -16,13 +16,21 @@ from fuservice.proto import layouts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import ClassVar, Self
+    from typing import ClassVar, Self, dataclass_transform
+else:
+
+    def dataclass_transform():  # noqa: ANN201  # tells type checkers that a message is made of its annotated fields
+        return lambda cls: cls
 
 
+@dataclass_transform()
 class Message:
-    """A message is its fixed fields, in wire order, and for some one trailing NUL-terminated string (``text``)."""
+    """A message is its fixed fields, in wire order, and for some one trailing NUL-terminated string (``text``).
 
-    __slots__ = ()
+    The annotated attributes of a class are its fields, in the order in which they are given to make one.
+    """
+
+    fields: ClassVar[tuple[str, ...]]
     role: ClassVar[type[Message]]  # which one it is in the table of states: another dialect's class plays the same role
     magic: ClassVar[int]
     layout: ClassVar[struct.Struct]  # the magic and the fixed fields
@@ -35,6 +43,11 @@ class Message:
     def __init_subclass__(cls) -> None:
         if "role" not in cls.__dict__:
             cls.role = cls
+        if "__annotations__" in cls.__dict__:
+            cls.fields = tuple(name for name, hint in cls.__annotations__.items() if not hint.startswith("ClassVar"))
+
+    def __init__(self, *values: int | bytes, **named: int | bytes) -> None:
+        vars(self).update(zip(self.fields, values, strict=False), **named)
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self._values() == other._values()
@@ -43,8 +56,7 @@ class Message:
         return hash((type(self), self._values()))
 
     def __repr__(self) -> str:
-        names = [*(n for n in self.fixed if n != "padding"), *([self.text] if self.text else [])]
-        return f"{type(self).__name__}({', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.fields)})"
 
     def _values(self) -> tuple[int | bytes, ...]:
         numbers = tuple(0 if name == "padding" else getattr(self, name) for name in self.fixed)
@@ -103,46 +115,45 @@ class Message:
 class Hello(Message):
     """Helper → service: the versions it speaks, and what it could do if asked (``layouts.CAN_…``)."""
 
-    __slots__ = ("flags", "newest", "oldest")
     magic, layout, title = layouts.magic("SAFT"), struct.Struct(">IHHI"), "hello command"
     fixed: ClassVar[tuple[str, ...]] = ("oldest", "newest", "flags")
 
-    def __init__(self, oldest: int, newest: int, flags: int) -> None:
-        self.oldest, self.newest, self.flags = oldest, newest, flags
+    oldest: int
+    newest: int
+    flags: int = 0
 
 
 class HelloReply(Message):
     """Service → helper: the version that it chose."""
 
-    __slots__ = ("version",)
     magic, layout, title = layouts.magic("LAST"), struct.Struct(">IHH"), "hello reply"
     fixed: ClassVar[tuple[str, ...]] = ("version", "padding")
 
-    def __init__(self, version: int) -> None:
-        self.version = version
+    version: int
 
 
 class File(Message):
     """Helper → service: a file by name, with its descriptor attached if ``error`` (an errno) is 0."""
 
-    __slots__ = ("error", "path")
     magic, layout, title = layouts.magic("FILE"), struct.Struct(">II"), "service file reply"
     fixed, text = ("error",), "path"
 
-    def __init__(self, error: int, path: bytes) -> None:
-        self.error, self.path = error, path
+    error: int
+    path: bytes
 
 
 class Open(Message):
     """Service → helper: open ``path``, one of the files granted to it. ``flags`` are open(2)'s."""
 
-    __slots__ = ("block_size", "flags", "mode", "path", "request")
     magic, layout, title = layouts.magic("OPEN"), struct.Struct(">IIIII"), "open command"
     fixed: ClassVar[tuple[str, ...]] = ("flags", "mode", "request", "block_size")
     text, asks_for_file = "path", True
 
-    def __init__(self, path: bytes, flags: int, mode: int = 0, request: int = 0, block_size: int = 0) -> None:
-        self.path, self.flags, self.mode, self.request, self.block_size = path, flags, mode, request, block_size
+    path: bytes
+    flags: int
+    mode: int = 0
+    request: int = 0
+    block_size: int = 0
 
     @property
     def quiet(self) -> bool:
@@ -157,19 +168,16 @@ class Open(Message):
 class OpenBlockDevice(Open):
     """Service → helper: the same, and it must be a block device; ``block_size`` ≠ 0 sets the device's block size (bytes)."""
 
-    __slots__ = ()
     magic = layouts.magic("BDEV")
 
 
 class SetType(Message):
     """Service → helper: begin a mount, of fuse or (``layouts.TYPE_FUSEBLK``) fuseblk."""
 
-    __slots__ = ("flags",)
     magic, layout, title = layouts.magic("TYPE"), struct.Struct(">II"), "fsopen command"
     fixed: ClassVar[tuple[str, ...]] = ("flags",)
 
-    def __init__(self, flags: int = 0) -> None:
-        self.flags = flags
+    flags: int = 0
 
     def check(self) -> None:
         if self.flags & ~layouts.TYPE_FUSEBLK:
@@ -179,76 +187,63 @@ class SetType(Message):
 class SetSource(Message):
     """Service → helper: the source to show in mountinfo."""
 
-    __slots__ = ("source",)
     magic, layout, title, text = layouts.magic("NAME"), layouts.MAGIC, "mount source command", "source"
 
-    def __init__(self, source: bytes) -> None:
-        self.source = source
+    source: bytes
 
 
 class SetMountPoint(Message):
     """Service → helper: where, and what it must be (S_IFDIR, S_IFREG, or 0 for either)."""
 
-    __slots__ = ("kind", "path")
     magic, layout, title = layouts.magic("MNTP"), struct.Struct(">IHH"), "mount point command"
     fixed: ClassVar[tuple[str, ...]] = ("kind", "padding")
     text = "path"
 
-    def __init__(self, path: bytes, kind: int = 0) -> None:
-        self.path, self.kind = path, kind
+    path: bytes
+    kind: int = 0
 
 
 class SetOptions(Message):
     """Service → helper: options for the kernel's fuse, separated by commas."""
 
-    __slots__ = ("options",)
     magic, layout, title, text = layouts.magic("OPTS"), layouts.MAGIC, "mount options command", "options"
 
-    def __init__(self, options: bytes) -> None:
-        self.options = options
+    options: bytes
 
 
 class SetMtab(Message):
     """Service → helper: options that only /run/mount/utab shows (``user=``, ``x-…``), or ``-n`` for none."""
 
-    __slots__ = ("options",)
     magic, layout, title, text = layouts.magic("MTAB"), layouts.MAGIC, "mtab options command", "options"
 
-    def __init__(self, options: bytes) -> None:
-        self.options = options
+    options: bytes
 
 
 class Mount(Message):
     """Service → helper: mount now, with these mount(2) flags. It may read the fuse device only after the answer."""
 
-    __slots__ = ("flags",)
     magic, layout, title = layouts.magic("DOIT"), struct.Struct(">II"), "mount command"
     fixed = ("flags",)
 
-    def __init__(self, flags: int) -> None:
-        self.flags = flags
+    flags: int
 
 
 class Goodbye(Message):
     """Service → helper: I am done, and this is my exit code. The socket is shut down after it."""
 
-    __slots__ = ("exit_code",)
     magic, layout, title = layouts.magic("BYEE"), struct.Struct(">II"), "bye command"
     fixed = ("exit_code",)
 
-    def __init__(self, exit_code: int) -> None:
-        self.exit_code = exit_code
+    exit_code: int
 
 
 class Reply(Message):
     """Helper → service: the answer to a command, 0 or an errno."""
 
-    __slots__ = ("error",)
     magic, layout, title = layouts.magic("REPL"), struct.Struct(">II"), "service reply"
     fixed = ("error",)
 
-    def __init__(self, error: int = 0) -> None:
-        self.error = error
+    error: int = 0
 
 
 HELPER_SENDS: tuple[type[Message], ...] = (Hello, File, Reply)

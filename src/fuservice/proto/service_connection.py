@@ -6,12 +6,14 @@ from fuservice.errors import LocalProtocolError, RefusalError, RemoteProtocolErr
 from fuservice.proto import layouts
 from fuservice.proto import messages as m
 from fuservice.proto.connection import Connection
-from fuservice.proto.dialects import CURRENT, of_hello
+from fuservice.proto.dialects import CURRENT, DRAFT, DraftHello, DraftOpen, DraftSetMountPoint, DraftSetType
 from fuservice.proto.states import ONCE, State, step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeVar
+
+    from fuservice.proto.dialects import Dialect
 
     _M = TypeVar("_M", bound=m.Message)
 
@@ -61,7 +63,7 @@ class ServiceConnection(Connection):
     def command(self, command: m.Message) -> bytes:
         """Return the packet of *command*; LocalProtocolError where the table does not allow it now."""
         kind = command.role
-        command = self.dialect.spell(command)
+        command = spell(self.dialect, command)
         if step(self.state, kind) is None or (kind in ONCE and kind in self.done):
             raise LocalProtocolError(f"{kind.__name__} in state {self.state.name}")
         if command.magic not in self.dialect.by_magic:
@@ -72,6 +74,13 @@ class ServiceConnection(Connection):
         else:
             self._outstanding.append(command)
         return packet
+
+    def set_type(self, subtype: str, *, fuseblk: bool) -> m.SetType:
+        """Return the message that begins a mount of *subtype* ("": none is shown), in this dialect."""
+        if self.dialect is CURRENT:
+            return m.SetType(layouts.TYPE_FUSEBLK if fuseblk else 0)
+        fstype = "fuseblk" if fuseblk else "fuse"
+        return DraftSetType((f"{fstype}.{subtype}" if subtype else fstype).encode("utf-8", "surrogateescape"))
 
     def receive_given(self, name: bytes, packet: bytes, fds: int) -> m.File:
         """Judge the unasked file *name* that arrived with *fds* descriptors."""
@@ -110,6 +119,22 @@ class ServiceConnection(Connection):
             what = "no error" if file.error == 0 else f"error {file.error}"
             raise RemoteProtocolError(f"did not receive valid fd for `{shown}' but {what}? (got {fds} descriptors)")
         return file
+
+
+def of_hello(packet: bytes) -> Dialect:
+    """Return the dialect of a helper's hello, by its length; CURRENT for any other, so that its judgement applies."""
+    return DRAFT if len(packet) == DraftHello.layout.size else CURRENT
+
+
+def spell(dialect: Dialect, command: m.Message) -> m.Message:
+    """Return *command* in the class of *dialect*. What the draft has no word for is left out."""
+    if dialect is CURRENT or type(command) is not command.role:
+        return command
+    if type(command) is m.Open:
+        return DraftOpen(command.path, command.flags, command.mode)
+    if isinstance(command, m.SetMountPoint):
+        return DraftSetMountPoint(command.path)
+    return command
 
 
 def _reply(command: m.Message, packet: bytes, fds: int) -> m.Reply:

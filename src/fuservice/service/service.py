@@ -145,7 +145,7 @@ class Service:
         line.check_known()
         source = line.fsname or line.subtype or self.args[0]
         subtype = line.subtype or ("" if line.fsname else self.args[0])
-        self._ask("service fsopen", self._connection.dialect.set_type(subtype, fuseblk=line.fuseblk))
+        self._ask("service fsopen", self._connection.set_type(subtype, fuseblk=line.fuseblk))
         self._ask("service fs source", m.SetSource(os.fsencode(source)))
         self._ask("service fs mountpoint", m.SetMountPoint(_path(mount_point), self._expected_kind))
         if line.kernel:
