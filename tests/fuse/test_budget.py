@@ -6,6 +6,7 @@ import errno
 import random
 import struct
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,6 +50,15 @@ def test_defaults_are_what_the_kernel_takes_and_a_listener_keeps() -> None:
     for one in most._all:
         one.peak = one.overruns = 10**10
     assert sum(len(f" {name}={value}") for name, value in most.facts().items()) <= 500
+
+
+def test_the_table_for_administrators_says_what_is_kept() -> None:
+    text = (Path(__file__).resolve().parents[2] / "SECURITY.md").read_text()
+    table = text.partition("## Budgets")[2].partition("##")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in table.splitlines() if line.startswith("| `")]
+    assert rows == [
+        [f"`{name}`", f"{limit:,} {what}", errno.errorcode[number]] for name, (limit, number, what) in DEFAULTS.items()
+    ]
 
 
 def test_a_limit_of_nothing_that_there_is_is_a_bug() -> None:

@@ -4,9 +4,9 @@ Rule: requests pay nothing for it. One timer, armed once, ticks a few times per 
 ticks before, for as long as the budget says, raises :class:`~fuservice.fuse.budget.BudgetError` inside the driver. It is
 raised in code that the engine called and never in the engine's own, so no reply is torn and no count is lost. A driver may
 be interrupted between any two of its bytecodes, as by MemoryError; one that swallows the error is interrupted at each
-further tick. What is beyond it: one long call into C, which the cage's budget of processor time ends.
+further tick. What is beyond it: a single call into C, whose end Python waits for, so a driver works in pieces.
 
-Two ticks per budget would do, but the error would come late; thirty would wake an idle machine for nothing.
+Fewer ticks, and the error would come late; more would wake an idle machine for nothing.
 System calls: rt_sigaction(2) and setitimer(2) when it begins and ends, rt_sigreturn(2) at each tick.
 """
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from fuservice.fuse.budget import Budget, Budgets
 else:
-    import _signal as signal  # signal itself is this and an enum, whose import costs as much as half of a server's start
+    import _signal as signal  # signal itself is this and an enum, whose import takes milliseconds
 
-TICKS: Final = 15  # per budget of time: every two seconds
+TICKS: Final = 15  # per budget of time, or more:
+LONGEST_TICK: Final = 2_000  # ms: so late an overrun is told
 
 #: The engine, by module names; and which of its modules call drivers.
 CALLERS: Final = frozenset(module.__name__ for module in (codec, operations, session))
@@ -55,7 +56,7 @@ class Watch:
     ) -> None:  # fmt: skip
         self._budgets, self._time, self._callers, self._tell = budgets, time, callers, tell
         self._request = self._ticks = self._told = 0
-        self._tick_ms = max(1, time.limit // TICKS)
+        self._tick_ms = max(1, min(LONGEST_TICK, time.limit // TICKS))
 
     def __enter__(self) -> None:
         self._before = signal.signal(signal.SIGALRM, self._tick)
