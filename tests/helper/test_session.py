@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -188,6 +190,26 @@ def test_without_a_good_hello_nothing_is_given(place: Place, hello: bytes) -> No
 def test_a_service_that_hangs_up_is_told_from_a_silent_one(place: Place) -> None:
     gone = place.hold([], hello=b"", goodbye=None)
     assert isinstance(gone.error, NoHelloError)
+
+
+def test_a_service_that_ends_without_reading_our_hello_hung_up(place: Place) -> None:
+    """The kernel says ECONNRESET then, and not the end of file."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def leave() -> None:
+        select.select([ours], [], [], 10)
+        ours.close()
+
+    leaving = threading.Thread(target=leave)
+    with FdSeqPacket(owned(theirs)) as end:
+        session, close = place.session(
+            end, [], new_api=True, dialect=CURRENT, uid=0, rules="", conf=FuseConf(), hello_timeout=10
+        )
+        leaving.start()
+        error = run(session)
+        leaving.join()
+        close()
+    assert isinstance(error, NoHelloError)
 
 
 def test_silence_before_hello_ends(place: Place) -> None:

@@ -172,7 +172,8 @@ class Session:
                 )  # fmt: skip
             case m.SetMtab():
                 self._mtab = check_mtab_options(check_plain("mtab options", command.options), self._request.options)
-            case m.Mount():
+            case _:
+                assert isinstance(command, m.Mount)
                 self._attach(command.flags)
 
     def _attach(self, flags: int) -> None:
