@@ -155,10 +155,11 @@ class Session:
 
     def _carry_out(self, command: m.Message) -> None:
         match command:
+            case DraftSetType():
+                self._fuseblk = bool(command.flags & layouts.TYPE_FUSEBLK)
+                self._fstype = os.fsdecode(check_plain("filesystem type", command.fstype))
             case m.SetType():
                 self._fuseblk = bool(command.flags & layouts.TYPE_FUSEBLK)
-                if isinstance(command, DraftSetType):
-                    self._fstype = os.fsdecode(check_plain("filesystem type", command.fstype))
             case m.SetSource():
                 self._source = check_plain("mount source", command.source)
             case m.SetMountPoint():
