@@ -3,6 +3,8 @@
 The engine (``fuse.session``) calls these methods from one thread, one request at a time. A method that a driver does
 not override answers ENOSYS. A driver says no by raising ``OSError(errno)``; any other exception is a bug of the driver,
 which becomes EIO for that request, is logged once with the path, and leaves the mount alive.
+A request that goes over a budget (``fuse.budget``) fails with BudgetError, an OSError that may be raised inside of a method
+that runs for too long: let it through.
 
 Nodes are numbers chosen by the driver: ``ROOT_NODE`` is the root, every other one must be unique while the kernel knows
 it. The engine counts the kernel's references; :meth:`Filesystem.forget` is called once the last one is gone.
