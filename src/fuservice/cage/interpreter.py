@@ -10,7 +10,9 @@ from __future__ import annotations
 import codecs
 import importlib.machinery
 import linecache
+import os
 import sys
+import time
 import traceback  # noqa: F401  # not for us: for those who will want it
 
 from fuservice.cage.operations import Operation
@@ -36,12 +38,13 @@ class SealInterpreter(Operation):
     __slots__ = ()
 
     def describe(self) -> str:
-        return "Python looks for no file any more: no late import, no source in tracebacks"
+        return "Python looks for no file any more: no late import, no source in tracebacks, local time is UTC"
 
     def execute(self) -> None:
         sys.meta_path[:] = [importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter]
         sys.path.clear()
-        sys.warnoptions.clear()
+        os.environ["TZ"] = "UTC0"  # local time would be in a file
+        time.tzset()
         linecache.updatecache = _no_lines  # type: ignore[assignment]  # the parameters' names are nobody's concern
         linecache.checkcache = _nothing_changes  # type: ignore[assignment]
         sys.unraisablehook = _unraisable

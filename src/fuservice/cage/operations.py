@@ -7,6 +7,7 @@ import resource
 import signal
 
 from fuservice.linux import prctl
+from fuservice.linux.fds import Fd
 
 LAST_DESCRIPTOR = (1 << 31) - 1
 
@@ -78,10 +79,9 @@ class OomScore(Operation):
         return f"be the first to go where memory runs out: oom_score_adj at least {self.score}"
 
     def execute(self) -> None:
-        with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:  # noqa: PTH123
-            if int(file.read()) < self.score:  # only root may lower it
-                file.seek(0)
-                file.write(str(self.score))
+        with Fd(os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)) as file:
+            if int(os.read(file.fileno(), 16)) < self.score:  # only root may lower it
+                os.write(file.fileno(), str(self.score).encode())
 
 
 class Umask(Operation):

@@ -18,13 +18,14 @@ _F_GET_SEALS: Final = 1034  # linux/fcntl.h
 _AT_EMPTY_PATH: Final = 0x1000
 _PR_SET_NAME: Final = 15
 _ITIMER_REAL, _SIGALRM = 0, 14  # linux/time.h, asm-generic/signal.h
+_SOL_SOCKET, _SO_PASSRIGHTS = 1, 83  # asm-generic/socket.h
 _WHOLE: Final = 0xFFFF_FFFF
 
 #: What the serving of a mount takes, whatever the filesystem: the fuse device, memory, the end.
 SERVE: Final[Mapping[str, Sequence[Check]]] = {
-    "readv": (), "writev": (), "write": (), "read": (),
+    "readv": (), "writev": (), "write": (),
     "mmap": ((2, _PROT_EXEC, (0,)), (3, _MAP_ANONYMOUS, (_MAP_ANONYMOUS,))),
-    "munmap": (), "mremap": (), "brk": (), "madvise": (),
+    "munmap": (), "mremap": (), "brk": (),
     "close": (), "exit_group": (),
     "clock_gettime": (),  # where the vDSO cannot tell the time
     "restart_syscall": (), "rt_sigreturn": (),  # the kernel's own: after a stop, after a signal
@@ -34,8 +35,10 @@ SERVE: Final[Mapping[str, Sequence[Check]]] = {
 
 #: What the conversation with the helper takes besides, on the socket and on the descriptors that come through it.
 CONVERSE: Final[Mapping[str, Sequence[Check]]] = {
-    "recvmsg": (), "sendmsg": (), "poll": (), "ppoll": (), "shutdown": (),
-    "getsockname": (), "getpeername": (), "getsockopt": (), "setsockopt": (),
+    "recvmsg": (), "sendmsg": (), "shutdown": (),
+    "poll": (), "ppoll": (),  # poll(2) is the former on x86-64, the latter on aarch64
+    "getsockname": (), "getpeername": (), "getsockopt": ((1, _WHOLE, (_SOL_SOCKET,)),),
+    "setsockopt": ((1, _WHOLE, (_SOL_SOCKET,)), (2, _WHOLE, (_SO_PASSRIGHTS,))),
     "ioctl": ((1, _WHOLE, (_FIOCLEX, _FIONBIO)),),
     "fcntl": ((1, _WHOLE, (_F_GET_SEALS,)),),
     "fstat": (), "newfstatat": ((3, _WHOLE, (_AT_EMPTY_PATH,)),),  # glibc says fstat(2) in either way
