@@ -123,13 +123,21 @@ class Kernel:
     """A session whose device is one end of a socket pair, while we hold the other; requests are answered one by one."""
 
     def __init__(
-        self, filesystem: Filesystem, policy: Policy | None = None, budgets: Budgets | None = None, *, init: bool = True
+        self,
+        filesystem: Filesystem,
+        policy: Policy | None = None,
+        budgets: Budgets | None = None,
+        *,
+        init: bool = True,
+        debug: bool = False,
     ) -> None:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._ours, self._theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.log: list[str] = []
-        self.session = Session(self._theirs.fileno(), filesystem, log=self.log.append, policy=policy, budgets=budgets)
+        self.session = Session(
+            self._theirs.fileno(), filesystem, log=self.log.append, policy=policy, budgets=budgets, debug=debug
+        )
         if init:
             assert self.ask(Op.INIT, 0, init_body()).error == 0
 

@@ -13,6 +13,7 @@ from fuservice.drivers.memtree import File, Memtree, Special, Symlink
 from fuservice.errors import RemoteProtocolError
 from fuservice.fuse import abi, session
 from fuservice.fuse.abi import Init, Op
+from fuservice.fuse.codec import Policy
 from fuservice.fuse.filesystem import FOREVER
 from tests.fuse.fakekernel import EVERY_FLAG, Kernel, init_body, names_in, read_body, request
 
@@ -261,3 +262,25 @@ def test_a_reply_that_the_kernel_refuses_becomes_eio(kernel: Kernel, monkeypatch
     assert kernel.ask(Op.LOOKUP, 1, b"file\0").error == errno.EIO
     assert len(kernel.session.nodes) == 0
     assert kernel.log == ["LOOKUP /file: [Errno 5] the kernel refused the reply: Invalid argument"]
+
+
+def asked_by(uid: int, op: int, body: bytes = b"") -> bytes:
+    """Return a request of user *uid* about the root."""
+    return abi.IN_HEADER.pack(abi.IN_HEADER.size + len(body), op, 2, 1, uid, uid, 1, 0, 0) + body
+
+
+@pytest.mark.parametrize(("uid", "error"), [(0, 0), (1000, 0), (1001, errno.EACCES)])
+def test_allow_root_is_for_root_and_the_owner(uid: int, error: int) -> None:
+    with Kernel(Memtree({"file": b"x"}), Policy(only={0, 1000})) as kernel:
+        for op, body in ((Op.LOOKUP, b"file\0"), (Op.GETATTR, bytes(16)), (Op.STATFS, b"")):
+            reply = kernel.step(asked_by(uid, op, body))
+            assert reply is not None and reply.error == error
+        listing = kernel.step(asked_by(uid, Op.READDIR, read_body(4096)))
+        assert listing is not None and listing.error == 0  # on a handle that the kernel gave: as with libfuse
+        assert kernel.log == []
+
+
+def test_debugging_logs_every_request() -> None:
+    with Kernel(Memtree({"file": b"x"}), debug=True) as kernel:
+        kernel.run(request(Op.LOOKUP, 1, b"file\0"), request(Op.STATFS))
+        assert kernel.log == ["2: LOOKUP /file, 45 bytes", "2: STATFS /, 40 bytes"]

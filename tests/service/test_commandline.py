@@ -57,12 +57,16 @@ def test_options_of_userspace(option: str) -> None:
     assert parse("-o", option).mtab == [option]
 
 
-@pytest.mark.parametrize(
-    "option", ["clone_fd", "max_threads=4", "max_idle_threads=2", "auto_unmount", "noauto", "_netdev"]
-)
+@pytest.mark.parametrize("option", ["clone_fd", "max_threads=4", "max_idle_threads=2", "noauto", "_netdev"])
 def test_options_that_mean_nothing_here_are_taken(option: str) -> None:
     line = parse("-o", option)
     assert (line.kernel, line.mtab, line.own, line.flags) == ([], [], {}, DEFAULT_FLAGS)
+
+
+def test_allow_root_is_allow_other_for_the_kernel() -> None:
+    line = parse("-o", "allow_root")
+    assert line.allow_root and line.kernel == ["allow_other"] and not parse("-o", "allow_other").allow_root
+    assert parse("-o", "auto_unmount").auto_unmount
 
 
 @pytest.mark.parametrize("switch", ["-f", "-s", "-n"])

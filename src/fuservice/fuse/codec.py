@@ -15,7 +15,7 @@ from fuservice.fuse import abi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from fuservice.fuse.filesystem import Attr, Buffer, DirEntry, Entry, Opened, StatFs
 
@@ -44,13 +44,16 @@ class Policy:
 
     Without ``allow_suid`` regular files lose their set-user-ID and set-group-ID bits (a directory keeps its set-group-ID,
     which confers nothing). Without ``allow_dev`` a device node keeps its name in the directory, but looking it up or
-    asking for its attributes is EPERM.
+    asking for its attributes is EPERM. ``only``: the uids that may see anything, as the kernel says them (allow_root); None:
+    all whom the kernel lets through.
     """
 
-    __slots__ = ("allow_dev", "allow_suid")
+    __slots__ = ("allow_dev", "allow_suid", "only")
 
-    def __init__(self, *, allow_suid: bool = False, allow_dev: bool = False) -> None:
-        self.allow_suid, self.allow_dev = allow_suid, allow_dev
+    def __init__(
+        self, *, allow_suid: bool = False, allow_dev: bool = False, only: Collection[int] | None = None
+    ) -> None:
+        self.allow_suid, self.allow_dev, self.only = allow_suid, allow_dev, only
 
 
 def shown(value: object) -> str:

@@ -10,6 +10,7 @@ import errno
 import mmap
 import os
 
+from fuservice.errors import printable
 from fuservice.fuse import abi, codec
 from fuservice.fuse.abi import Init, Op
 from fuservice.fuse.budget import Budgets
@@ -20,7 +21,7 @@ from fuservice.fuse.operations import Operations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from types import FrameType
 
     from fuservice.fuse.filesystem import Filesystem
@@ -42,6 +43,11 @@ WANTED = (
 READ_AGAIN = frozenset((errno.ENOENT, errno.EINTR, errno.EAGAIN))
 #: Writing: whoever asked has gone, or the whole mount has. The next read tells which.
 NOBODY_WAITS = frozenset((errno.ENOENT, errno.ENODEV, errno.ECONNABORTED, errno.EPIPE))
+#: What works on a handle that was opened, or that the kernel asks by itself: not judged by who asks (libfuse's allow_root).
+ANYBODYS = frozenset((
+    Op.READ, Op.WRITE, Op.FSYNC, Op.RELEASE, Op.READDIR, Op.READDIRPLUS, Op.FSYNCDIR, Op.RELEASEDIR, Op.NOTIFY_REPLY,
+    Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.DESTROY, Op.INIT,
+))  # fmt: skip
 NO_REPLY = frozenset((Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.NOTIFY_REPLY))
 
 BODY = codec.BODY
@@ -63,9 +69,10 @@ class Session:
 
     def __init__(
         self, fd: int, filesystem: Filesystem, *,
-        log: Callable[[str], None], policy: Policy | None = None, budgets: Budgets | None = None,
+        log: Callable[[str], None], policy: Policy | None = None, budgets: Budgets | None = None, debug: bool = False,
     ) -> None:  # fmt: skip
-        self._fd, self._fs = fd, filesystem
+        """``debug``: log every request."""
+        self._fd, self._fs, self._debug = fd, filesystem, debug
         self.request = bytearray(REQUEST_SIZE)  #: where requests are read into
         self.budgets = budgets or Budgets()
         self.budgets.request = self.unique
@@ -73,9 +80,9 @@ class Session:
         self._failures = Failures(log, self.nodes)
         # On a page's boundary: what is copied to the kernel page by page must not lie across two of ours each time.
         into = memoryview(mmap.mmap(-1, MAX_READ))
-        self._operations = Operations(
-            filesystem, self.request, into, policy or Policy(), self.budgets, self.nodes, self._failures
-        )
+        policy = policy or Policy()
+        self._only = policy.only
+        self._operations = Operations(filesystem, self.request, into, policy, self.budgets, self.nodes, self._failures)
         init: tuple[Handler, int] = (self._init, BODY + abi.INIT_IN.size)
         self._table: list[tuple[Handler, int]] = [(_too_early, 0)] * abi.OP_LIMIT
         self._table[Op.INIT] = init
@@ -98,7 +105,7 @@ class Session:
             self._destroy()
 
     def _serve(self) -> None:
-        readv, fd, into, step = os.readv, self._fd, [self.request], self.step
+        readv, fd, into, step = os.readv, self._fd, [self.request], self._step_aloud if self._debug else self.step
         while not self._over:
             try:
                 size = readv(fd, into)
@@ -138,6 +145,12 @@ class Session:
         except OSError as error:
             self._undelivered(opcode, unique, node, error)
 
+    def _step_aloud(self, size: int) -> None:
+        _, opcode, unique, node = _header(self.request)
+        path = printable(self.nodes.path(node, self._name(opcode)))
+        self._failures.say(f"{unique}: {abi.OP_NAMES.get(opcode, opcode)} {path}, {size} bytes")
+        self.step(size)
+
     def _undelivered(self, opcode: int, unique: int, node: int, error: OSError) -> None:
         if error.errno in NOBODY_WAITS:
             self._operations.take_back(opcode)
@@ -175,8 +188,22 @@ class Session:
         self.minor = min(offer.minor, abi.KERNEL_MINOR_VERSION)
         self._table = self._operations.table()
         self._table[Op.DESTROY] = (self._last, 0)
+        if self._only is not None:
+            for opcode, (handler, least) in enumerate(self._table):
+                if opcode not in ANYBODYS:
+                    self._table[opcode] = (self._for_few(handler, self._only), least)
         wanted = WANTED | (Init.CACHE_SYMLINKS if self._operations.immutable else 0)
         return codec.init_reply(offer, wanted, MAX_WRITE, MAX_READ // os.sysconf("SC_PAGE_SIZE"))
+
+    def _for_few(self, handler: Handler, only: Collection[int]) -> Handler:
+        """Return *handler* for requests of the users *only*; others get EACCES."""
+
+        def judged(node: int, size: int) -> Body:
+            if abi.IN_HEADER.unpack_from(self.request)[4] not in only:
+                raise PermissionError(errno.EACCES, "another user's mount (allow_root)")
+            return handler(node, size)
+
+        return judged
 
     def _last(self, _node: int, _size: int) -> Body:
         """DESTROY, of a fuseblk mount: umount(2) waits for the reply, so the device is closed before it."""

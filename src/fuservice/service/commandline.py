@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _KERNEL: Final = ("allow_other", "default_permissions", "max_read", "blksize")
 #: Options of libfuse's session that mean nothing to this engine, and harm nothing.
 _ACCEPTED: Final = (
-    "auto_unmount",
     "clone_fd",
     "max_idle_threads",
     "max_threads",
@@ -40,7 +39,7 @@ class CommandLine:
         self.flags = DEFAULT_FLAGS  # mount(2)'s
         self.fsname: str | None = None
         self.subtype: str | None = None
-        self.fuseblk = False
+        self.fuseblk = self.allow_root = self.auto_unmount = False
         self.kernel: list[str] = []  # options for the kernel's fuse, as typed
         self.mtab: list[str] = []  # options that only /run/mount/utab shows
         self.own: dict[str, str | None] = {}  # the server's own options
@@ -120,6 +119,11 @@ def _option(line: CommandLine, name: str, value: str | None, own: Collection[str
         line.subtype = value
     elif name == "blkdev":
         line.fuseblk = True
+    elif name == "allow_root":  # the kernel knows only allow_other: who else is refused by us
+        line.allow_root = True
+        line.kernel.append("allow_other")
+    elif name == "auto_unmount":
+        line.auto_unmount = True
     elif name == "debug":
         line.debug = True
     elif name in ("user", "nofail") or name.startswith("x-"):

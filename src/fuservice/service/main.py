@@ -83,12 +83,14 @@ def _mount_and_run(
         if driver.read_only:
             line.flags |= layouts.MS_RDONLY
         service.expect_mount_format(driver.mount_point_kind)
-        device = service.take_fusedev()
+        owner, device = service.caller(), service.take_fusedev()
     except (FuserviceError, OSError) as error:
         return _give_up(service, error)
+    if line.auto_unmount:
+        log("auto_unmount has no effect: `fuservice umount' removes the mount of a server that died")
     with device:
-        policy = Policy(allow_suid=line.suid, allow_dev=line.dev)
-        session = Session(device.fileno(), filesystem, log=log, policy=policy, budgets=budgets)
+        policy = Policy(allow_suid=line.suid, allow_dev=line.dev, only={0, owner} if line.allow_root else None)
+        session = Session(device.fileno(), filesystem, log=log, policy=policy, budgets=budgets, debug=line.debug)
         try:
             service.session_mount(line, mount_point)
         except (FuserviceError, OSError) as error:

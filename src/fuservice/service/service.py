@@ -124,6 +124,10 @@ class Service:
         """Whether the caller may mount fuseblk. [can_fuseblk]"""
         return bool(self._hello.flags & layouts.CAN_FUSEBLK)
 
+    def caller(self) -> int:
+        """Return the real uid of the helper that connected (SO_PEERCRED): whose mount it will be."""
+        return self._socket.peer().uid
+
     def expect_mount_format(self, kind: int) -> None:
         """Say what the mount point must be: S_IFDIR, S_IFREG, or 0 for either. [expect_mount_format]"""
         if kind not in (0, stat.S_IFDIR, stat.S_IFREG):
