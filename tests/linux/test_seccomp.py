@@ -125,7 +125,12 @@ def supervised() -> Iterator[tuple[int, Fd]]:
 def test_the_supervisor_is_told_the_call_and_the_process_waits() -> None:
     with supervised() as (pid, listener):
         found: list[seccomp.Violation] = []
-        wait_until(lambda: found.extend(v for v in [seccomp.receive(listener.fileno())] if v) or found, "a violation")
+
+        def one() -> bool:
+            found.extend(violation for violation in [seccomp.receive(listener.fileno())] if violation)
+            return bool(found)
+
+        wait_until(one, "a violation")
         assert (found[0].pid, found[0].name, len(found[0].arguments)) == (pid, "getuid", 6)
         assert seccomp.receive(listener.fileno()) is None
 

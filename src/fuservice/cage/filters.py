@@ -9,20 +9,33 @@ from fuservice.linux import landlock, seccomp, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from fuservice.linux.seccomp import Rules
 
 
 class Landlock(Operation):
     """No file to open, no TCP, no abstract socket, no signal to anybody: whatever else would let it."""
 
-    __slots__ = ()
+    __slots__ = ("binds",)
     wall = "landlock"
 
+    def __init__(self, binds: Collection[str]) -> None:
+        """*binds* are those of EmptyRoot: what shows can be read."""
+        self.binds = tuple(binds)
+
     def describe(self) -> str:
-        return "Landlock: no right on any file, no network, no signal and no abstract socket to the outside"
+        right = f"no right but to read {', '.join(self.binds)}" if self.binds else "no right on any file"
+        return f"Landlock: {right}, no network, no signal and no abstract socket to the outside"
 
     def execute(self) -> None:
-        landlock.deny_all()
+        places = [f"/{os.path.basename(source)}" for source in self.binds]  # noqa: PTH119
+        readable = [os.open(place, os.O_PATH | os.O_CLOEXEC) for place in places]
+        try:
+            landlock.deny_all(readable)
+        finally:
+            for directory in readable:
+                os.close(directory)
 
 
 class Seccomp(Operation):

@@ -81,7 +81,7 @@ def _everything(profile: Profile, own_spaces: Sequence[str]) -> Iterator[ops.Ope
     yield ops.NotDumpable()  # after the ids: their change resets this, and the next
     if profile.supervised:
         yield ops.DieWithParent()
-    yield filters.Landlock()  # after the root: whoever is under it mounts nothing
+    yield filters.Landlock(profile.binds)  # after the root: whoever is under it mounts nothing
     rules = {**SERVE, **CONVERSE, **dict.fromkeys(profile.syscalls, ())}
     yield filters.Seccomp(rules, HANDOVER_FD if profile.supervised else None)  # last: it allows none of the above
 

@@ -1,4 +1,4 @@
-"""Landlock (landlock(7)): a process forbids itself what it has the rights to. Here: everything, without any exception.
+"""Landlock (landlock(7)): a process forbids itself what it has the rights to. Here: everything, but to read what it is left.
 
 What is open already stays usable; hence descriptors are given before, or come through the socket afterwards.
 """
@@ -12,12 +12,18 @@ from fuservice.linux.fds import Fd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Final
 
 LANDLOCK_CREATE_RULESET_VERSION: Final = 1  # linux/landlock.h
 RULESET_ATTR: Final = struct.Struct(
     "QQQ"
 )  # struct landlock_ruleset_attr: handled_access_fs, handled_access_net, scoped
+
+PATH_BENEATH_ATTR: Final = struct.Struct("=Qi")  # struct landlock_path_beneath_attr: allowed_access, parent_fd
+LANDLOCK_RULE_PATH_BENEATH: Final = 1
+LANDLOCK_ACCESS_FS_READ_FILE: Final = 1 << 2
+LANDLOCK_ACCESS_FS_READ_DIR: Final = 1 << 3
 
 #: First version (ABI) that has them → rights on files, rights on the network, scopes: each as a number of lowest bits.
 RIGHTS: Final = {
@@ -42,10 +48,17 @@ def everything(abi: int) -> tuple[int, int, int]:
     return fs, net, scoped
 
 
-def deny_all() -> None:
-    """Forbid this process all that this kernel's Landlock can forbid, for good. Needs no_new_privs, or CAP_SYS_ADMIN."""
+def deny_all(readable: Sequence[int] = ()) -> None:
+    """Forbid this process all that this kernel's Landlock can forbid, for good. Needs no_new_privs, or CAP_SYS_ADMIN.
+
+    Directories that descriptors *readable* stand for can still be read, with all below them.
+    """
     handled = RULESET_ATTR.pack(*everything(version()))  # a kernel that knows fewer fields takes zeros for the rest
-    create = syscalls.number("landlock_create_ruleset")
+    create, add, restrict = (
+        syscalls.number(f"landlock_{name}") for name in ("create_ruleset", "add_rule", "restrict_self")
+    )
     with Fd(libc.syscall("landlock_create_ruleset", create, handled, len(handled), 0)) as ruleset:
-        restrict = syscalls.number("landlock_restrict_self")
+        for directory in readable:
+            rule = PATH_BENEATH_ATTR.pack(LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR, directory)
+            libc.syscall("landlock_add_rule", add, ruleset.fileno(), LANDLOCK_RULE_PATH_BENEATH, rule, 0)
         libc.syscall("landlock_restrict_self", restrict, ruleset.fileno(), 0)
