@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 RETRY_TIMEOUT = 5.0  # seconds for the hello of a service that hung up on the first
 
 
-def mount(request: Request, say: Callable[[str], None]) -> None:
-    """Mount as *request* asks; FuserviceError, and nothing left, where that fails. *say* takes complaints on the way."""
+def mount(request: Request, say: Callable[[str], None], connect: Callable[[Request], SeqPacket] | None = None) -> None:
+    """Mount as *request* asks; FuserviceError, and nothing left, where that fails. *say* takes complaints on the way.
+
+    *connect* returns a connection to a server, each time another; without it, somebody listens at the request's socket.
+    """
     prctl.set_dumpable(0)  # we hold the caller's rights: nobody of the same uid shall trace us or reopen what we open
     rules = manifest.load(request.subtype)
     caller = Caller(fuseconf.read(say))
@@ -32,7 +35,7 @@ def mount(request: Request, say: Callable[[str], None]) -> None:
 
     def converse(dialect: Dialect, hello_timeout: float) -> None:
         Session(
-            request, grants, mount_point, caller=caller, socket=_connect(request), say=say, read_only=rules.read_only,
+            request, grants, mount_point, caller=caller, socket=(connect or connect_to_socket)(request), say=say, read_only=rules.read_only,
             dialect=dialect, hello_timeout=min(hello_timeout, request.step_timeout),
         ).run()  # fmt: skip
 
@@ -59,7 +62,8 @@ def _in_either_dialect(dialect: Dialect | None, converse: Callable[[Dialect, flo
             raise first from None  # it speaks neither: the sentence is about the dialect that we meant
 
 
-def _connect(request: Request) -> SeqPacket:
+def connect_to_socket(request: Request) -> SeqPacket:
+    """Return a connection to whoever listens for the request's type; NoServiceError where nobody does."""
     path = request.socket_path
     try:
         return SeqPacket.connect(path, min(HELLO_TIMEOUT, request.step_timeout))
