@@ -15,15 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from demo.tree import make_image, plant
+from fuservice.cage.credentials import FIRST_UID
 from tests.support import kernel
 from tests.support.capabilities import PROGRAMS, REPOSITORY
 from tests.support.compare import Comparison, compare
 from tests.support.mounts import detach_all, loop_mounted, mounted
-from tests.support.processes import Program, descendants, status
+from tests.support.processes import Program, servers, status
 from tests.support.waiting import holds_within
 
 ENTRIES_AT_LEAST = 500
-NOBODY = 65534
 ALSO = ("atime_ns", "ctime_ns", "blocks", "data", "ino")
 
 
@@ -134,16 +134,17 @@ def sentence(result: Comparison, rights: str) -> str:
 def judge_server(listener: Program) -> str:
     """Find the process that parses the image; return which rights it has, and fail if it has any."""
     step("the process that parses the image")
-    servers = [pid for pid in descendants(listener.pid) if status(pid)["Uid"].split()[0] == str(NOBODY)]
-    if not servers:
-        raise DemoError(f"no process of uid {NOBODY} below the listener (pid {listener.pid}) serves the mount")
-    for pid in servers:
+    found = servers(listener.pid)
+    if not found:
+        raise DemoError(f"no process below the listener (pid {listener.pid}) serves the mount")
+    for pid in found:
         facts = status(pid)
         for key in ("Name", "Uid", "Gid", "CapEff", "CapBnd", "NoNewPrivs"):
             print(f"{pid}: {key}: {facts.get(key, '?')}")
-        if int(facts["CapEff"], 16) or facts["NoNewPrivs"] != "1" or set(facts["Uid"].split()) != {str(NOBODY)}:
+        own = str(FIRST_UID + int(facts["NSpid"].split()[0]))
+        if int(facts["CapEff"], 16) or facts["NoNewPrivs"] != "1" or set(facts["Uid"].split()) != {own}:
             raise DemoError(f"the server (pid {pid}) has rights: {facts}")
-    return f"uid {NOBODY}, no capability and no_new_privs"
+    return "a uid of its own, no capability and no_new_privs"
 
 
 def step(what: str) -> None:

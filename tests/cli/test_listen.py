@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from fuservice.cage.plan import Profile, plan
+from fuservice.cage.plan import WALLS
 from fuservice.cli.main import main
+from fuservice.cli.warm import load
 from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.linux.listener import Listener
 from tests.launch.listening import Listening
+from tests.launch.test_activator import is_gone
 from tests.support import kernel
 from tests.support.capabilities import PROGRAMS
-from tests.support.mounts import mounted
+from tests.support.processes import status
 from tests.support.waiting import holds_within, wait_until
 
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 needs_root = pytest.mark.needs("root", "installed")
 Listen = Callable[..., Listening]
 
@@ -44,12 +50,17 @@ def complained(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object,
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "fuservice listen: the following arguments are required: TYPE"),
+        ([], "fuservice: listen: which types? There are ext2, ext3, ext4, memtree"),
         (["memtree", "--nosuch"], "fuservice: unrecognized arguments: --nosuch"),
         (["memtree", "--socket-mode=9"], "fuservice listen: argument --socket-mode: invalid octal mode value: '9'"),
         (
             ["memtree", "--socket-mode=7777"],
             "fuservice listen: argument --socket-mode: invalid octal mode value: '7777'",
+        ),
+        (["memtree", "--per-uid=0"], "fuservice listen: argument --per-uid: invalid count value: '0'"),
+        (
+            ["memtree", "--cage=-pid,net"],
+            f"fuservice: --cage=-pid,net: expected -WALL,-WALL…, walls to leave out of {', '.join(WALLS)}",
         ),
         (["memtree", "--socket-mode=-1"], "fuservice listen: argument --socket-mode: invalid octal mode value: '-1'"),
         (["nosuch"], "fuservice: no driver for type `nosuch': there are ext2, ext3, ext4, memtree"),
@@ -69,20 +80,23 @@ def test_what_cannot_be_carried_out_is_64_and_a_sentence(
 
 
 def test_dry_run_prints_the_cage_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["listen", "memtree", "--dry-run", f"--socket-dir={tmp_path}/sockets"]) == 0
-    assert capsys.readouterr().out.splitlines() == [operation.describe() for operation in plan(Profile())]
+    words = ["listen", "memtree", "--dry-run", f"--socket-dir={tmp_path}/sockets"]
+    assert main(words) == 0
+    whole = capsys.readouterr().out.splitlines()
+    assert whole == [operation.describe() for operation in load("memtree").cage(())]
+    assert main([*words, "--cage=-landlock,-seccomp"]) == 0
+    assert len(whole) - len(capsys.readouterr().out.splitlines()) == 2
     assert not (tmp_path / "sockets").exists()
 
 
 @pytest.mark.needs("nobody-python", "installed")
-def test_others_than_root_are_told_why_not() -> None:
-    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    code, out, complaint = typed("memtree", "--socket-dir=/tmp/never", before=nobody)
+def test_who_has_no_runtime_directory_must_say_where() -> None:
+    code, out, complaint = typed("memtree", before=("env", "-u", "XDG_RUNTIME_DIR", *NOBODY))
     assert (code, out) == (1, "")
     assert complaint == (
-        "fuservice: listen: needs root: a server must get a user of its own, and nobody else can give it one (try sudo)\n"
+        "fuservice: listen: where shall the sockets be? There is no XDG_RUNTIME_DIR; say --socket-dir=DIR\n"
     )
-    assert typed("memtree", "--dry-run", before=nobody)[0] == 0
+    assert typed("memtree", "--dry-run", before=NOBODY)[0] == 0
 
 
 @needs_root
@@ -128,8 +142,8 @@ def listen(tmp_path: Path) -> Iterator[Listen]:
     """Give a function that runs ``fuservice listen`` with some words, in a directory for the test."""
     started: list[Listening] = []
 
-    def run(*words: str) -> Listening:
-        command = [os.fspath(PROGRAMS / "fuservice"), "listen", f"--socket-dir={tmp_path}/sockets", *words]
+    def run(*words: str, before: tuple[str, ...] = ()) -> Listening:
+        command = [*before, os.fspath(PROGRAMS / "fuservice"), "listen", f"--socket-dir={tmp_path}/sockets", *words]
         started.append(Listening(command, tmp_path / "log", tmp_path / "sockets"))
         started[-1].wait_for("listening on ")
         return started[-1]
@@ -197,15 +211,16 @@ def test_told_to_end_it_waits_for_the_mount_and_listens_no_more(memtree: Mounted
 
 @pytest.mark.needs("root", "fuse", "installed")
 @pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGTERM, signal.SIGINT]], ids=["killed", "told twice"])
-def test_without_it_the_mount_lives_on(memtree: Mounted, signals: list[int]) -> None:
+def test_without_it_no_server_is_left_and_the_mount_answers_with_an_error(memtree: Mounted, signals: list[int]) -> None:
     listening, point = memtree
     (server,) = listening.servers()
     for number in signals:
         listening.signal(number)
         wait_until(lambda: listening.program.ended() or os.listdir(listening.directory) == [], "the signal to arrive")
     wait_until(listening.program.ended, "the end")
-    assert works(point)
-    assert mounted(point) is not None and Path(f"/proc/{server}").exists()
+    wait_until(lambda: is_gone(server), "the server's end")
+    with pytest.raises(OSError, match="not connected"):
+        os.listdir(point)
     kernel.umount2(os.fspath(point))
 
 
@@ -223,3 +238,86 @@ def test_a_log_that_nobody_reads_is_no_reason_to_end(tmp_path: Path) -> None:
                 assert connection.receive(100) == b""  # the server said what it thinks of that, to nobody
         listener.terminate()
         assert listener.wait(10) == 0
+
+
+# ---- as another user than root ----
+
+
+@pytest.mark.needs("root", "nobody-python", "userns", "installed")
+def test_a_plain_user_listens_in_the_runtime_directory_and_contains_servers_in_a_user_namespace(tmp_path: Path) -> None:
+    """The directory is passed on open: a user may search it, but not what is above it."""
+    place = Path(tempfile.mkdtemp(prefix="fuservice-"))
+    os.chown(place, 65_534, 65_534)
+    command = ["env", f"XDG_RUNTIME_DIR={place}", *NOBODY, os.fspath(PROGRAMS / "fuservice"), "listen", "memtree"]
+    listening = Listening(command, tmp_path / "log", place / "fuservice")
+    try:
+        listening.wait_for("listening on ")
+        assert stat.S_IMODE(listening.directory.stat().st_mode) == 0o700
+        with listening.connect("memtree"):
+            listening.wait_for_servers(1)
+            (server,) = listening.servers()
+            wait_until(lambda: status(server)["Seccomp"] == "2", "the cage")
+            assert status(server)["Uid"].split() == ["65534"] * 4
+            assert int(status(server)["CapPrm"], 16) == 0 and status(server)["NSpid"].split() == [str(server), "1"]
+            assert os.listdir(place / "fuservice-servers") == [str(server)]
+        listening.wait_for_servers(0)
+        assert listening.program.stop() == 0
+        assert os.listdir(place / "fuservice-servers") == os.listdir(place / "fuservice") == []
+    finally:
+        listening.program.stop()
+        for directory in (place / "fuservice-servers", place / "fuservice", place):
+            directory.rmdir()
+
+
+# ---- under a service manager ----
+
+#: Binds argv[2] sockets below argv[1], passes them on as systemd does, named by argv[3], and executes the rest.
+MANAGER = """
+import os, socket, sys
+listening = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(int(sys.argv[2]))]
+for place, one in enumerate(listening):
+    one.bind(f"{sys.argv[1]}/{['memtree', 'socket'][place]}")
+    one.listen()
+    os.dup2(one.fileno(), 100 + place)
+for place in range(len(listening)):
+    os.dup2(100 + place, 3 + place)
+os.environ.update(LISTEN_FDS=str(len(listening)), LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES=sys.argv[3])
+os.execv(sys.argv[4], sys.argv[4:])
+"""
+
+
+@needs_root
+def test_sockets_of_a_service_manager_are_used_and_left_and_it_is_told_how_we_are(tmp_path: Path) -> None:
+    notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notified.settimeout(5)
+    notified.bind(f"{tmp_path}/notify")
+    environment = [f"NOTIFY_SOCKET={tmp_path}/notify"]
+    command: list[str | Path] = ["env", *environment, sys.executable, "-c", MANAGER, tmp_path, "2", "whatever:ext4"]
+    listening = Listening([*command, PROGRAMS / "fuservice", "listen"], tmp_path / "log", tmp_path)
+    with notified:
+        try:
+            assert notified.recv(100) == b"READY=1\nSTATUS=serving memtree, ext4\n"
+            for name in ("memtree", "socket"):
+                listening.connect(name).close()
+            listening.signal(signal.SIGHUP)
+            assert notified.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert notified.recv(100).startswith(b"READY=1\n")
+            listening.connect("memtree").close()
+            listening.signal(signal.SIGTERM)
+            assert notified.recv(100).startswith(b"STOPPING=1\nSTATUS=waiting for ")
+            wait_until(listening.program.ended, "the end")
+            assert {"memtree", "socket"} <= set(os.listdir(tmp_path))
+        finally:
+            assert listening.program.stop() == 0
+
+
+@needs_root
+def test_what_is_no_listening_socket_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import os, sys; os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()));"
+               "os.dup2(0, 3); os.execv(sys.argv[1], sys.argv[1:])"]  # fmt: skip
+    code, _, complaint = typed("memtree", f"--socket-dir={tmp_path}", before=(*command,))
+    assert (code, complaint) == (
+        1,
+        "fuservice: the socket that was passed as number 1: Socket operation on non-socket (for Accept=yes there is "
+        "`fuservice serve')\n",
+    )

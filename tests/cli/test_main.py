@@ -11,7 +11,7 @@ from fuservice.cli import listen
 from fuservice.cli.main import main, parser
 
 
-@pytest.mark.parametrize("words", [[], ["nosuch"], ["--nosuch"], ["listen"], ["umount"]])
+@pytest.mark.parametrize("words", [[], ["nosuch"], ["--nosuch"], ["serve"], ["umount"]])
 def test_a_wrong_command_line_is_64_and_shows_the_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         main(words)

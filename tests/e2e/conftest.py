@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.capabilities import PROGRAMS
 from tests.support.mounts import detach_all, mounted
-from tests.support.processes import Program, descendants
+from tests.support.processes import Program, servers
 from tests.support.waiting import wait_until
 
 
@@ -24,7 +24,7 @@ class Listener(NamedTuple):
 
     def servers(self) -> list[int]:
         """Return the pids of the servers that it started and that still run."""
-        return descendants(self.program.pid)
+        return servers(self.program.pid)
 
     def said(self) -> str:
         """Return what it and its servers have printed."""

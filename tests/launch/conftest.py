@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.launch.listening import Listening
-from tests.support.capabilities import REPOSITORY
+from tests.launch.toys import PROGRAM
 
 
 @pytest.fixture
@@ -17,12 +16,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Listening]]:
     """Give a function that starts a listener with toy services; *before* are words like ``prlimit --nofile=…``."""
     started: list[Listening] = []
 
-    def run(*before: str) -> Listening:
-        run_it = f"import sys; sys.path[:0] = {[str(REPOSITORY), str(REPOSITORY / 'src')]}; sys.argv[1:] = [{str(tmp_path / 's')!r}];"
-        command = [*before, sys.executable, "-c", f"{run_it} from tests.launch.toys import main; main()"]
-        listening = Listening(command, tmp_path / "log", tmp_path / "s")
+    def run(*words: str, before: tuple[str, ...] = (), environment: Mapping[str, str] | None = None) -> Listening:
+        setting = [f"{key}={value}" for key, value in (environment or {}).items()]
+        command = [*before, "env", *setting, *PROGRAM, "listen", str(tmp_path / "s"), *words]
+        listening = Listening(command, tmp_path / f"log{len(started)}", tmp_path / "s")
         started.append(listening)
-        listening.wait_for("ready")
+        listening.wait_for("ready 1")
         return listening
 
     yield run

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuservice.linux.sockets import SeqPacket
-from tests.support.processes import Program, descendants
+from fuservice.linux.fdsockets import FdSeqPacket
+from tests.support.processes import Program, servers, status, warm_processes
 from tests.support.waiting import wait_until
 
 PATIENCE = 5.0
@@ -28,9 +27,9 @@ class Listening:
         assert words in self.program.said(), self.program.said()
         return self.program.said()
 
-    def connect(self, name: str) -> SeqPacket:
+    def connect(self, name: str) -> FdSeqPacket:
         """Return a connection to the service *name*, with a deadline."""
-        connection = SeqPacket.connect(f"{self.directory}/{name}", PATIENCE)
+        connection = FdSeqPacket.connect(f"{self.directory}/{name}", PATIENCE)
         connection.deadline = time.monotonic() + PATIENCE
         return connection
 
@@ -39,14 +38,17 @@ class Listening:
         with self.connect(name) as connection:
             return connection.receive(65_536)
 
-    def told(self) -> dict[str, object]:
-        """Return what the service "tell" says of its process."""
-        told: dict[str, object] = json.loads(self.ask("tell"))
-        return told
+    def warm(self) -> list[int]:
+        """Return the pids of the warm processes."""
+        return warm_processes(self.program.pid)
+
+    def memory(self) -> int:
+        """Return what the listener has of its own in memory, in KiB (proc_pid_status(5), RssAnon)."""
+        return int(status(self.program.pid)["RssAnon"].split()[0])
 
     def servers(self) -> list[int]:
         """Return the pids of the servers."""
-        return descendants(self.program.pid)
+        return servers(self.program.pid)
 
     def wait_for_servers(self, count: int) -> None:
         """Wait until there are *count* servers."""

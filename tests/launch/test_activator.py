@@ -1,18 +1,21 @@
-"""The listener: what a server is given, what becomes of its words and its end, and what it cannot do to others."""
+"""The listener: what a server is given, and the end of a server, of the listener, and of both."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from fuservice.cage.credentials import FIRST_UID
+from fuservice.errors import printable
 from tests.launch.listening import Listening
-from tests.launch.toys import QUICK, SERVICES
+from tests.launch.toys import BROKEN, SERVICES
+from tests.support.processes import status
 from tests.support.waiting import holds_within, wait_until
 
 pytestmark = pytest.mark.needs("root")
@@ -28,21 +31,35 @@ def test_every_type_has_a_socket_of_the_right_mode(listening: Listening) -> None
     assert stat.S_IMODE(listening.directory.stat().st_mode) == 0o755
 
 
+def opened(pid: int) -> dict[str, str]:
+    """Return what process *pid* has open: number → kind."""
+    directory = f"/proc/{pid}/fd"
+    return {name: os.readlink(f"{directory}/{name}").partition(":")[0] for name in os.listdir(directory)}  # noqa: PTH115
+
+
 def test_a_server_has_its_connection_its_log_and_nothing_else(listening: Listening) -> None:
-    told = listening.told()
-    assert told["fds"] == {"0": "/dev/null", "1": "pipe", "2": "pipe", "3": "socket"}
-    assert told["environment"] == {
+    with listening.connect("hold") as connection:
+        assert connection.receive(100) == b"serving"
+        (server,) = listening.servers()
+        assert opened(server) == {"0": "/dev/null", "1": "pipe", "2": "pipe", "3": "socket"}
+    told = json.loads(listening.ask("environment"))
+    assert told == {
         "LISTEN_FDS": "1", "LISTEN_PID": str(told["pid"]), "LISTEN_FDNAMES": "connection", "LANG": "C.UTF-8",
+        "FUSERVICE_STATUS": "1", "TZ": "UTC0", "pid": told["pid"],
     }  # fmt: skip
-    assert told["default"] == [True, True, True]
 
 
-def test_a_server_is_in_its_cage(listening: Listening) -> None:
-    status = listening.told()["status"]
-    assert isinstance(status, dict)
-    assert status["Uid"].split() == ["65534"] * 4 and status["Groups"].strip() == ""
-    assert int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == 0
-    assert status["NoNewPrivs"] == "1"
+def test_a_server_is_in_its_cage_and_its_ids_are_its_own(listening: Listening) -> None:
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(listening.connect("hold")).receive(100)
+        for pid in listening.servers():
+            lines = status(pid)
+            assert lines["Uid"].split() == [str(FIRST_UID + pid)] * 4 and lines["Groups"] == ""
+            assert int(lines["CapPrm"], 16) == int(lines["CapBnd"], 16) == 0
+            assert (lines["NoNewPrivs"], lines["Seccomp"]) == ("1", "2")
+            assert lines["NSpid"].split() == [str(pid), "1"]
+            assert lines["PPid"] == str(listening.program.pid)
 
 
 def test_many_servers_at_once_each_get_their_own_connection(listening: Listening) -> None:
@@ -53,7 +70,7 @@ def test_many_servers_at_once_each_get_their_own_connection(listening: Listening
             connection.send(b"are you there?")
             assert connection.receive(100) == b"still"
         listening.wait_for_servers(60)
-        assert listening.told()["fds"] == {"0": "/dev/null", "1": "pipe", "2": "pipe", "3": "socket"}
+        assert opened(listening.servers()[-1]) == {"0": "/dev/null", "1": "pipe", "2": "pipe", "3": "socket"}
     listening.wait_for_servers(0)
 
 
@@ -61,109 +78,129 @@ def test_200_connections_leave_nothing_in_the_listener(listening: Listening) -> 
     before = listening.descriptors()
     for _ in range(195):
         assert listening.ask("hold") == b"serving"
-    for name in ("fails", "dies", "raises", "talk", "closes"):
+    for name in ("fails", "crashes", "raises", "forbidden", "closes"):
         listening.ask(name)
     listening.wait_for_servers(0)
     wait_until(lambda: listening.descriptors() == before, f"{before}, not {listening.descriptors()}")
+    assert os.listdir(f"{listening.directory}-servers") == []
 
 
-# ---- what a server says ----
-
-
-def test_a_log_has_lines_with_names_and_without_tricks(listening: Listening) -> None:
-    assert listening.ask("talk") == b""
-    said = listening.wait_for("last words")
-    lines = [line for line in said.splitlines() if line.startswith("talk[")]
-    pids = {line.partition("]")[0] for line in lines}
-    assert len(pids) == 1
-    words = [line.partition("]: ")[2] for line in lines]
-    assert words[:2] == ["plain", r"escape \x1b[31m and \\xff"]
-    assert words[2] == ("long " * 1000)[:200] + "…"
-    assert words[3:] == ["last words"]
-    assert "\x1b" not in said
-
-
-def test_a_line_without_an_end_is_cut(listening: Listening) -> None:
-    listening.ask("flood")
-    listening.wait_for_servers(0)
-    lines = [line for line in listening.wait_for("flood[").splitlines() if line.startswith("flood[")]
-    assert 1 <= len(lines) <= 20
-    assert all(len(line) < 250 for line in lines)
+# ---- how a server ends ----
 
 
 @pytest.mark.parametrize(
-    ("name", "end"), [("fails", "server ended with exit status 3"), ("dies", "server ended with signal 9")]
+    ("name", "end"), [("fails", "server ended with exit status 3"), ("crashes", "server ended with signal 11")]
 )
 def test_a_bad_end_is_told(listening: Listening, name: str, end: str) -> None:
     listening.ask(name)
     said = listening.wait_for(end)
-    assert f"]: {end}" in said and f"{name}[" in said
+    assert f"]: {end}" in said and f"4 {name}[" in said
 
 
 def test_a_good_end_is_not_told(listening: Listening) -> None:
     listening.ask("hold")
     listening.wait_for_servers(0)
-    assert listening.ask("tell")
+    assert listening.ask("environment")
     assert "hold[" not in listening.program.said()
 
 
-def test_a_bug_shows_its_traceback_in_the_log(listening: Listening) -> None:
+def test_a_bug_is_a_line_in_the_log_and_with_debug_a_traceback(listening: Listening, start: Start) -> None:
     listening.ask("raises")
     said = listening.wait_for("server ended with exit status 70")
-    assert "]: RuntimeError: a bug in a server" in said
+    assert "]: RuntimeError: a bug in a server (toys.py:" in said and "Traceback" not in said
+    listening.program.stop()
+    debugging = start("debug=1")
+    debugging.ask("raises")
+    said = debugging.wait_for("server ended with exit status 70")
+    assert "]: Traceback (most recent call last):" in said and "]: RuntimeError: a bug in a server" in said
 
 
-def test_a_server_that_closes_its_log_does_not_keep_the_listener_busy(listening: Listening) -> None:
-    with listening.connect("closes") as connection:
+def test_a_forbidden_system_call_is_named_and_ends_the_server(listening: Listening) -> None:
+    assert listening.ask("forbidden") == b""
+    said = listening.wait_for("server ended with signal 9")
+    assert "]: killed: tried the system call openat, which its cage forbids" in said
+    assert listening.ask("hold") == b"serving"
+
+
+def test_a_weaker_cage_has_no_supervision_and_no_seccomp(start: Start) -> None:
+    listening = start("without=seccomp,pid")
+    with listening.connect("hold") as connection:
         assert connection.receive(100) == b"serving"
-        before = listening.cpu()
-        time.sleep(0.5)
-        assert listening.cpu() - before < 0.2
-        assert listening.ask("tell")
+        (server,) = listening.servers()
+        assert status(server)["Seccomp"] == "0" and opened(server).keys() == {"0", "1", "2", "3"}
+    assert listening.ask("forbidden") == b"serving"
     listening.wait_for_servers(0)
 
 
-# ---- limits ----
+def test_a_cage_that_cannot_be_built_stops_the_start(tmp_path: Path, start: Start) -> None:
+    """Without any right to namespaces: root of nothing."""
+    with pytest.raises(AssertionError) as error:
+        start(before=("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"))
+    said = str(error.value)
+    assert "hold: cannot start a server: Operation not permitted" in said
+    assert "SystemCallError: hold: no server can be started, for the reason above" in said
+    assert not (tmp_path / "s").exists()
 
 
-def test_beyond_the_most_servers_connections_are_closed_and_later_ones_served(start: Start) -> None:
-    """100 descriptors suffice for 18 servers: the next ones are refused, none waits, and nothing needs a restart."""
-    listening = start("prlimit", "--nofile=100:100")
-    with ExitStack() as stack:
-        connections = [stack.enter_context(listening.connect("hold")) for _ in range(25)]
-        answers = [connection.receive(100) for connection in connections]
-        assert answers == [b"serving"] * 18 + [b""] * 7
-        assert "hold: 18 servers are alive, which is the most: refused uid 0" in listening.program.said()
-        before = listening.cpu()
-        time.sleep(0.3)
-        assert listening.cpu() - before < 0.15
+def test_a_driver_that_cannot_be_imported_stops_the_start(start: Start) -> None:
+    with pytest.raises(AssertionError) as error:
+        start(f"more={BROKEN}")
+    said = str(error.value)
+    assert "RuntimeError: cannot be imported" in said
+    assert f"3 {BROKEN}: cannot start a server: its warm process has ended" in said
+
+
+# ---- what is recorded ----
+
+
+def recorded(listening: Listening, pid: int) -> dict[str, str]:
+    """Return what is recorded of the server *pid*."""
+    lines = Path(f"{listening.directory}-servers/{pid}").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_a_live_server_is_recorded_with_what_it_says_of_itself(listening: Listening) -> None:
+    with listening.connect("states") as connection:
+        assert connection.receive(100) == b"serving"
+        (server,) = listening.servers()
+        wait_until(lambda: "status.inflated" in recorded(listening, server), "its state")
+        facts = recorded(listening, server)
+        assert (facts.pop("start")).isdigit()
+        assert facts == {
+            "pid": str(server), "type": "states", "caller": "0", "cage": "as typed",
+            "status.mountpoint": "/mnt/a\\134040b", "status.inflated": "8",
+        }  # fmt: skip
+        lines = [line for line in listening.wait_for("said afterwards").splitlines() if f"states[{server}]" in line]
+        label = f"5 states[{server}] on /mnt/a\\040b: "
+        words = ["\x01status bad key=1", "\x01status x=" + "y" * 600, "\x01status esc=\x1b[m", "said afterwards"]
+        assert lines == [label + printable(word) for word in words]
     listening.wait_for_servers(0)
-    assert listening.ask("hold") == b"serving"
+    wait_until(lambda: os.listdir(f"{listening.directory}-servers") == [], "the record to be gone")
 
 
-def test_a_connection_that_says_nothing_is_ended_within_the_deadline(listening: Listening) -> None:
-    with listening.connect("memtree") as silent:
-        begun = time.monotonic()
-        assert silent.receive(100) == b""
-        assert QUICK * 0.9 < time.monotonic() - begun < QUICK + 2
-    said = listening.wait_for("server ended with exit status 1")
-    assert "the helper said nothing for" in said
-
-
-def test_connections_that_are_gone_at_once_are_nothing(listening: Listening) -> None:
-    for _ in range(20):
-        listening.connect("memtree").close()
-    assert listening.ask("hold") == b"serving"
-    listening.wait_for_servers(0)
+def test_a_new_listener_forgets_the_servers_of_a_dead_one(start: Start) -> None:
+    first = start()
+    with first.connect("hold") as connection:
+        connection.receive(100)
+        left = Path(f"{first.directory}-servers") / str(first.servers()[0])
+        assert left.exists()
+        first.signal(9)
+        wait_until(first.program.ended, "the end")
+        assert connection.receive(100) == b""
+        assert left.exists()
+        start()
+        assert not left.exists()
 
 
 # ---- the end ----
 
 
 def test_idle_it_ends_at_once_and_takes_its_sockets_along(listening: Listening) -> None:
+    (warm,) = listening.warm()
     assert listening.program.stop() == 0
     assert listening.program.said().endswith("ended\n")
     assert os.listdir(listening.directory) == []
+    assert is_gone(warm)
 
 
 def test_a_socket_that_somebody_removed_is_no_reason_to_fail(listening: Listening) -> None:
@@ -185,7 +222,7 @@ def test_while_a_server_lives_it_listens_no_more_and_waits(listening: Listening,
     assert listening.program.stop() == 0
 
 
-def test_a_second_signal_ends_it_and_leaves_the_servers(listening: Listening) -> None:
+def test_a_second_signal_ends_the_servers_too(listening: Listening) -> None:
     with listening.connect("hold") as connection:
         connection.receive(100)
         (server,) = listening.servers()
@@ -193,24 +230,19 @@ def test_a_second_signal_ends_it_and_leaves_the_servers(listening: Listening) ->
         wait_until(lambda: os.listdir(listening.directory) == [], "the sockets to be gone")
         listening.signal(15)
         wait_until(listening.program.ended, "the end")
-        assert f"hold[{server}]: goes on serving its mount without a log" in listening.program.said()
-        still_serves(connection.send, connection.receive)
-    wait_until(lambda: is_gone(server), "the server's end")
+        assert f"4 hold[{server}]: killed: the listener ends" in listening.program.said()
+        assert connection.receive(100) == b""
+    assert is_gone(server) and os.listdir(f"{listening.directory}-servers") == []
 
 
-def test_killed_it_leaves_the_servers(listening: Listening) -> None:
+def test_killed_it_takes_everything_along(listening: Listening) -> None:
     with listening.connect("hold") as connection:
         connection.receive(100)
+        processes = [*listening.servers(), *listening.warm()]
+        assert len(processes) == 2
         listening.signal(9)
-        wait_until(listening.program.ended, "the end")
-        still_serves(connection.send, connection.receive)
-
-
-def still_serves(send: Callable[[bytes], None], receive: Callable[[int], bytes]) -> None:
-    """Talk to a server whose listener is gone."""
-    for _ in range(3):
-        send(b"are you there?")
-        assert receive(100) == b"still"
+        wait_until(lambda: all(map(is_gone, processes)), "the end of all of them")
+        assert connection.receive(100) == b""
 
 
 def is_gone(pid: int) -> bool:

@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuservice.errors import PolicyError, SystemCallError, UsageError
-from fuservice.launch.activator import LONGEST_NAME, Activator, check_name, clear_stale, prepare_directory
+from fuservice.launch.activator import Activator
+from fuservice.launch.places import LONGEST_NAME, check_name, clear_stale, prepare_directory
+from fuservice.launch.state import States
 from fuservice.linux.listener import Listener
+from fuservice.linux.notify import Manager
 
 
 @pytest.mark.parametrize("name", ["ext4", "a", "A-Z_a.z+0", "x" * 64, "...", "-"])
@@ -26,7 +29,7 @@ def test_names_that_are_none(name: str) -> None:
         check_name(name)
     assert f"`{name}' is no type name: expected 1 to 64 of the characters" in str(error.value)
     with pytest.raises(UsageError):
-        Activator({name: lambda: 0}, "/nowhere", cage=(), log=print)
+        Activator({name: ["nothing"]}, "/nowhere", log=print, states=States(""), manager=Manager({}), facts={})
 
 
 @settings(deadline=None)

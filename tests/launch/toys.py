@@ -1,41 +1,33 @@
-"""A listener with services that tell what they were given, or misbehave: ``python -m tests.launch.toys DIRECTORY``.
+"""A listener with services that are contained for real, and behave or misbehave as a test wants.
 
-The listener is the real one, and so is the cage; only what the servers do is made for the tests.
+``python -m tests.launch.toys listen DIRECTORY [KEY=VALUE…]``, or ``warm …``, which the listener starts. Only what the servers do
+in the cage is made for the tests.
 """
 
 from __future__ import annotations
 
-import fcntl
+import ctypes
 import json
 import os
-import signal
 import sys
+from contextlib import suppress
 
-from fuservice.cage.plan import Profile, plan
 from fuservice.drivers.memtree import MemtreeDriver
+from fuservice.launch import keeper, warm
 from fuservice.launch.activator import Activator
+from fuservice.launch.child import DEBUG, Contained
+from fuservice.launch.state import States
+from fuservice.linux.notify import Manager
 from fuservice.service import service as service_module
 from fuservice.service import service_main
+from tests.support.capabilities import REPOSITORY
 
 SOCKET = 3
 QUICK = 0.3  # seconds, in the place of the hello's deadline
-
-
-def tell() -> int:
-    """Send what this process is, over its connection, as JSON."""
-    fds = {}
-    for number in range(os.sysconf("SC_OPEN_MAX")):
-        try:
-            fcntl.fcntl(number, fcntl.F_GETFD)
-        except OSError:
-            continue
-        fds[number] = os.readlink(f"/proc/self/fd/{number}").partition(":")[0]  # noqa: PTH115
-    with open("/proc/self/status", encoding="ascii") as file:  # noqa: PTH123
-        status = dict(line.rstrip("\n").split(":\t", 1) for line in file)
-    handlers = [signal.getsignal(number) == signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
-    said = {"fds": fds, "status": status, "environment": dict(os.environ), "pid": os.getpid(), "default": handlers}
-    os.write(SOCKET, json.dumps(said).encode())
-    return 0
+PROGRAM = [
+    sys.executable, "-c",
+    f"import sys; sys.path[:0] = {[str(REPOSITORY), str(REPOSITORY / 'src')]}; from tests.launch.toys import main; main()",
+]  # fmt: skip
 
 
 def hold() -> int:
@@ -43,6 +35,12 @@ def hold() -> int:
     os.write(SOCKET, b"serving")
     while os.read(SOCKET, 100):
         os.write(SOCKET, b"still")
+    return 0
+
+
+def environment() -> int:
+    """Tell the environment."""
+    os.write(SOCKET, json.dumps({**os.environ, "pid": os.getpid()}).encode())
     return 0
 
 
@@ -66,15 +64,36 @@ def flood() -> int:
     return 0
 
 
+def shout() -> int:
+    """Write lines without end."""
+    os.write(SOCKET, b"shouting")
+    while True:
+        os.write(2, b"ever the same\n" * 1000)
+
+
+def states() -> int:
+    """Tell states, of which some are none, and serve."""
+    os.write(2, b"\x01status mountpoint=/mnt/a\\040b inflated=7\n\x01status bad key=1\n\x01status inflated=8\n")
+    os.write(2, b"\x01status x=" + b"y" * 600 + b"\n\x01status esc=\x1b[m\nsaid afterwards\n")
+    return hold()
+
+
 def fails() -> int:
     """End badly."""
     return 3
 
 
-def dies() -> int:
+def crashes() -> int:
     """End by a signal."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    ctypes.string_at(0)
     return 0
+
+
+def forbidden() -> int:
+    """Try a system call that no server has."""
+    with suppress(OSError):
+        os.listdir("/")
+    return hold()
 
 
 def raises() -> int:
@@ -88,16 +107,52 @@ def memtree() -> int:
     return service_main(MemtreeDriver, ["memtree"])
 
 
-SERVICES = {f.__name__: f for f in (tell, hold, closes, talk, flood, fails, dies, raises, memtree)}
+TOYS = (hold, environment, closes, talk, flood, shout, states, fails, crashes, forbidden, raises, memtree)
+SERVICES = {toy.__name__: toy for toy in TOYS}
+#: Names of warm processes of their own: one that does not survive a fork, and those that cannot start.
+COLD, BROKEN, NOTHING = "cold", "broken", "nothing"
+
+
+def load(name: str) -> Contained:
+    """Do what cli/warm.py does for drivers."""
+    if name == BROKEN:
+        raise RuntimeError("cannot be imported")
+    if name == COLD:
+        from tests.launch import fragile
+
+        return Contained(lambda _: fragile.serve(), warm=False)
+    return Contained(lambda asked: SERVICES[asked](), syscalls=("read",))
+
+
+def listen(directory: str, *words: str) -> None:
+    """Listen in *directory*, as *words* say: key=value."""
+    options = dict(word.split("=") for word in words)
+    without = [wall for wall in options.get("without", "").split(",") if wall]
+    most = int(options.get("most", "0"))
+    keeper.LONGEST_BIRTH = float(options.get("longest_birth", "60"))  # type: ignore[misc]
+    if "debug" in options:
+        os.environ[DEBUG] = "1"
+
+    def command(name: str) -> list[str]:
+        return [*PROGRAM, "warm", *warm.arguments(name, without, most)]
+
+    programs = {name: command("toys") for name in SERVICES}
+    programs |= {name: command(name) for name in options.get("more", "").split(",") if name}
+    activator = Activator(
+        programs, directory, log=lambda level, line: print(f"{level} {line}", file=sys.stderr, flush=True),
+        states=States(f"{directory}-servers"), manager=Manager(os.environ), facts={"cage": "as typed"},
+        per_uid=int(options.get("per_uid", "32")),
+    )  # fmt: skip
+    activator.run(lambda paths: print("ready", len(paths), flush=True))
+    print("ended", flush=True)
 
 
 def main() -> None:
-    """Listen in the directory that was named."""
-    activator = Activator(
-        SERVICES, sys.argv[1], cage=plan(Profile()), log=lambda line: print(line, file=sys.stderr, flush=True)
-    )
-    activator.run(lambda paths: print("ready", len(paths), flush=True))
-    print("ended", flush=True)
+    """Be the listener, or its warm process."""
+    if sys.argv[1] == "listen":
+        listen(*sys.argv[2:])
+    else:
+        warm.run(sys.argv[2:], load)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -9,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fuservice.cage.credentials import FIRST_UID
+from fuservice.drivers.ext4 import Ext4
 from fuservice.drivers.memtree import Memtree
+from fuservice.fuse.budget import DEFAULTS
 from tests.fuse.kernelmount import served
 from tests.lifecycle.yard import NOBODY, RECORDS, Yard
 from tests.support import kernel
@@ -41,11 +45,17 @@ def test_a_mount_is_a_row(yard: Yard) -> None:
     (row,) = yard.rows()
     assert row.pop("read", None) is not None
     since = row.pop("since")
+    wait_until(lambda: yard.rows()[0]["budgets"], "the server's own words to be recorded")
+    row["budgets"] = yard.rows()[0]["budgets"]
+    budgets = json.loads(json.dumps(row.pop("budgets")))
+    assert budgets.keys() == DEFAULTS.keys() and budgets["depth"] == {"limit": 4096, "peak": 0, "overruns": 0}
+    assert budgets["time"]["limit"] == Ext4.limits["time"]
     assert isinstance(since, int) and before <= since <= time.time()
     options = str(row.pop("options")).split(",")
     assert {"ro", "nosuid", "nodev", "user_id=0"} <= set(options)
     assert row == {
-        "mount point": str(point), "source": str(yard.image), "type": "ext4", "driver": "ext4", "uid": NOBODY, "pid": yard.server_of(point),
+        "mount point": str(point), "source": str(yard.image), "type": "ext4", "driver": "ext4", "uid": FIRST_UID + yard.server_of(point),
+        "pid": yard.server_of(point), "cage": "whole",
         "socket": "/run/filesystems/ext4",
     }  # fmt: skip
 
@@ -116,7 +126,7 @@ def test_a_mount_whose_server_was_killed_keeps_its_row(yard: Yard) -> None:
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: pid not in yard.servers(), "the end of the server")
     (row,) = yard.rows()
-    assert row == {**before, "driver": None, "uid": None, "pid": None, "read": None}
+    assert row == {**before, "driver": None, "uid": None, "pid": None, "read": None, "cage": None, "budgets": None}
     assert yard.cli("list").stdout.splitlines()[1].split()[3:6] == ["-", "-", "-"]
     assert yard.cli("umount", point) == (0, "", "")
     assert yard.rows() == []
@@ -157,7 +167,7 @@ def test_an_ordinary_user_sees_the_mounts_but_not_who_serves_them(yard: Yard) ->
 
 
 def test_records_are_roots_whatever_the_umask(yard: Yard) -> None:
-    for place in (RECORDS, RECORDS.parent):
+    for place in (RECORDS, RECORDS.parent / "servers", RECORDS.parent):
         if place.is_dir():
             place.rmdir()
     assert yard.mount(yard.point(), umask=0).code == 0

@@ -14,7 +14,7 @@ from tests.peers.programs import AS_NOBODY, MAY_MOUNT, Ended
 from tests.support import kernel
 from tests.support.capabilities import PROGRAMS
 from tests.support.mounts import Mount, detach_all, mounts_at_or_below
-from tests.support.processes import Program, descendants
+from tests.support.processes import Program, servers
 from tests.support.waiting import wait_until
 
 PLACE = Path("/run/yard")  # not below pytest's directories: ordinary users cannot enter those
@@ -82,7 +82,7 @@ class Yard:
 
     def servers(self) -> list[int]:
         """Return the pids of the servers that run."""
-        return descendants(self.listener.pid)
+        return servers(self.listener.pid)
 
     def server_of(self, point: Path) -> int:
         """Return the pid of the server of the mount on *point*, as ``list`` has it."""

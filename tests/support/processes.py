@@ -10,6 +10,9 @@ from pathlib import Path
 
 from tests.support.waiting import holds_within
 
+#: What ps(1) calls a listener's warm processes, before and after they have begun.
+WARM = {"python", "python3", "fuservice-warm"}
+
 
 class Program:
     """A program in the background, its output in a file. Dies with this process, even if this process is killed."""
@@ -67,3 +70,20 @@ def descendants(pid: int) -> list[int]:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
+
+
+def servers(pid: int) -> list[int]:
+    """Return the pids of the servers of listener *pid*: its descendants, but for those from which servers are cloned."""
+    return [child for child in descendants(pid) if _name(child) not in WARM]
+
+
+def warm_processes(pid: int) -> list[int]:
+    """Return the pids of the warm processes of listener *pid* that have imported their drivers."""
+    return [child for child in descendants(pid) if _name(child) == "fuservice-warm"]
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return "python"

@@ -11,6 +11,7 @@ import time
 
 from fuservice.cli import records
 from fuservice.helper.record import namespace
+from fuservice.launch import state
 from fuservice.linux import mountinfo
 from fuservice.linux.servers import connection_number, servers
 from fuservice.linux.statmount import mount_id
@@ -18,30 +19,39 @@ from fuservice.linux.statmount import mount_id
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import TypeAlias
 
     from fuservice.linux.servers import Server
+
+    Cell: TypeAlias = str | int | dict[str, dict[str, int]] | None
 
     # Only a type to the type checker: argparse has no public name for it.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-COLUMNS = ("mount point", "source", "type", "driver", "uid", "pid", "since", "read")
+COLUMNS = ("mount point", "source", "type", "driver", "uid", "pid", "cage", "since", "read")
+_BUDGET = "status.budget_"  # how the listener's records call what service/main.py tells
 
 
 class Row:
     """One mount."""
 
-    def __init__(self, mount: mountinfo.Mount, facts: dict[str, str] | None, server: Server | None) -> None:
-        self.mount, self.facts, self.server = mount, facts or {}, server
+    def __init__(
+        self, mount: mountinfo.Mount, facts: dict[str, str] | None, server: Server | None, told: Mapping[str, str]
+    ) -> None:
+        """*facts* are what our record of the mount says, *told* what the listener's of the server does."""
+        self.mount, self.facts, self.server, self.told = mount, facts or {}, server, told
 
-    def as_json(self) -> dict[str, str | int | None]:
+    def as_json(self) -> dict[str, Cell]:
         """Return the row with full precision: "since" in seconds since 1970, "read" in bytes; null where it is not known."""
         since, server = self.facts.get("since", ""), self.server
         return {
             "mount point": self.mount.mount_point, "source": self.mount.source, "type": self.mount.fstype.partition(".")[2] or None,
             "driver": server.name if server else None, "uid": server.uid if server else None, "pid": server.pid if server else None,
+            "cage": self.told.get("cage"),
             "since": int(since) if since.isdigit() else None, "read": server.read_bytes if server else None,
             "options": f"{self.mount.mount_options},{self.mount.super_options}", "socket": self.facts.get("socket"),
+            "budgets": budgets(self.told),
         }  # fmt: skip
 
     def as_words(self) -> list[str]:
@@ -55,7 +65,22 @@ class Row:
         return [printable(words[column]) for column in COLUMNS]
 
 
-def printable(value: str | int | None) -> str:
+def budgets(told: Mapping[str, str]) -> dict[str, dict[str, int]] | None:
+    """Return limit, peak and overruns of each budget that a server *told* of; None if none. What are no numbers is passed over."""
+    found = {}
+    for key, value in told.items():
+        words = value.split("/")
+        if (
+            key.startswith(_BUDGET)
+            and len(words) == 3
+            and all(w.isascii() and w.isdigit() and len(w) < 20 for w in words)
+        ):
+            peak, limit, overruns = map(int, words)
+            found[key.removeprefix(_BUDGET)] = {"limit": limit, "peak": peak, "overruns": overruns}
+    return found or None
+
+
+def printable(value: Cell) -> str:
     """Return *value* for a table: "-" where it is not known, and nothing that could move the cursor."""
     text = "-" if value is None else str(value)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -82,12 +107,13 @@ def run(options: argparse.Namespace) -> None:
 
 def gather(*, everything: bool = False) -> list[Row]:
     """Return the FUSE mounts of this mount namespace that we have a record of, or *everything*; forget records of dead ones."""
-    known, serving = recorded(), servers()
+    known, serving, told = recorded(), servers(), state.read_all(state.directory())
     rows = []
     for mount in mountinfo.mounts():
         facts = known.get(mount.mount_id)
         if mount.fstype.partition(".")[0] in ("fuse", "fuseblk") and (facts is not None or everything):
-            rows.append(Row(mount, facts, serving.get(connection_number(mount.device))))
+            server = serving.get(connection_number(mount.device))
+            rows.append(Row(mount, facts, server, told.get(server.pid, {}) if server else {}))
     return rows
 
 

@@ -1,22 +1,24 @@
-"""``fuservice listen TYPE…``: bind a socket for each type, start a caged server for each connection."""
+"""``fuservice listen TYPE…``: listen on a socket for each type, start a caged server for each connection."""
 
 from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
-from functools import partial
 
-from fuservice.cage.plan import Profile, plan
+from fuservice.cli import contained
 from fuservice.drivers import catalog
-from fuservice.errors import PolicyError
-from fuservice.launch.activator import Activator, check_name
+from fuservice.errors import PolicyError, UsageError
+from fuservice.launch import state, warm
+from fuservice.launch.activator import Activator
+from fuservice.launch.places import check_name, inherited_sockets
+from fuservice.launch.slots import PER_UID
+from fuservice.linux.notify import Manager
 from fuservice.proto.layouts import SOCKET_DIRECTORY
-from fuservice.service.main import service_main
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping, Sequence
 
     # Only a type to the type checker: argparse has no public name for it.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -24,13 +26,17 @@ if TYPE_CHECKING:
 
 def add_command(commands: Commands) -> None:
     """Add the command to the command line."""
-    command = commands.add_parser("listen", help="serve types without systemd", description=__doc__)
-    command.add_argument("types", nargs="+", metavar="TYPE", help=f"one of {', '.join(catalog.DRIVERS)}")
-    command.add_argument(
-        "--socket-dir", default=SOCKET_DIRECTORY, metavar="DIR", help="where the sockets are (%(default)s)"
-    )
+    command = commands.add_parser("listen", help="serve types: one caged server for each mount", description=__doc__)
+    command.add_argument("types", nargs="*", metavar="TYPE", help=f"one of {', '.join(catalog.DRIVERS)}")
+    command.add_argument("--socket-dir", metavar="DIR",
+                         help=f"where the sockets are ({SOCKET_DIRECTORY}, or fuservice in XDG_RUNTIME_DIR)")  # fmt: skip
     command.add_argument("--socket-mode", default=0o220, type=_mode, metavar="MODE",
                          help="permission bits of the sockets, octal (220)")  # fmt: skip
+    command.add_argument("--per-uid", default=PER_UID, type=_count, metavar="N",
+                         help="servers that one user may have at once (%(default)s)")  # fmt: skip
+    command.add_argument("--fresh-after", default=1000, type=_count, metavar="N",
+                         help="servers after which the process that they are copies of is replaced (%(default)s)")  # fmt: skip
+    contained.add_options(command)
     command.add_argument("--dry-run", action="store_true", help="print the cage that servers would enter, and end")
     command.set_defaults(run=run)
 
@@ -42,32 +48,61 @@ def _mode(text: str) -> int:
     return mode
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError(text)
+    return count
+
+
 _mode.__name__ = "octal mode"  # argparse says: invalid octal mode value: '999'
+_count.__name__ = "count"
 
 
 def run(options: argparse.Namespace) -> None:
     """Listen until SIGTERM or SIGINT. FuserviceError where that is not possible."""
-    cage = plan(Profile())
     for name in options.types:
         check_name(name)
-    # All drivers are imported here: a server is forked from this process, and its cage has no files to import from.
-    services = {name: partial(service_main, catalog.find(name), [name]) for name in options.types}
     if options.dry_run:
-        print("\n".join(operation.describe() for operation in cage))
+        _show(options.types, contained.walls(options))
         return
-    if os.geteuid() != 0:
-        raise PolicyError(
-            "listen: needs root: a server must get a user of its own, and nobody else can give it one (try sudo)"
-        )
-    activator = Activator(services, os.path.abspath(options.socket_dir), cage=cage, log=_log, mode=options.socket_mode)  # noqa: PTH100
+    inherited = inherited_sockets(os.environ, catalog.DRIVERS)
+    manager = Manager(os.environ)
+    types = [*dict.fromkeys([*options.types, *inherited])]
+    if not types:
+        raise UsageError(f"listen: which types? There are {', '.join(catalog.DRIVERS)}")
+    without = contained.prepare(options)
+    activator = Activator(
+        _programs(types, without, options.fresh_after), _directory(options.socket_dir), log=contained.Log(),
+        states=state.States(state.directory()), manager=manager, facts={"cage": contained.cage_word(without)},
+        mode=options.socket_mode, per_uid=options.per_uid, inherited=inherited,
+    )  # fmt: skip
     activator.run(_ready)
+
+
+def _programs(types: Sequence[str], without: Sequence[str], most: int) -> Mapping[str, Sequence[str]]:
+    """Return type → command of its warm process: one for all types of a driver. UsageError where there is no driver."""
+    first: dict[tuple[str, str], str] = {}
+    for name in types:
+        first.setdefault(catalog.where(name), name)
+    program = [sys.executable, "-I", "-m", "fuservice.cli.warm"]
+    return {name: [*program, *warm.arguments(first[catalog.where(name)], without, most)] for name in types}
+
+
+def _show(types: Sequence[str], without: Sequence[str]) -> None:
+    from fuservice.cli.warm import load  # a listener imports no driver, nor what drivers are made of
+
+    for name in types:
+        print(*(operation.describe() for operation in load(name).cage(without)), sep="\n")
+
+
+def _directory(typed: str | None) -> str:
+    own = os.environ.get("XDG_RUNTIME_DIR", "")
+    if typed is None and os.geteuid() != 0 and not own:
+        raise PolicyError("listen: where shall the sockets be? There is no XDG_RUNTIME_DIR; say --socket-dir=DIR")
+    return os.path.abspath(typed or (SOCKET_DIRECTORY if os.geteuid() == 0 else f"{own}/fuservice"))  # noqa: PTH100
 
 
 def _ready(paths: list[str]) -> None:
     for path in paths:
         print(f"listening on {path}", flush=True)
-
-
-def _log(line: str) -> None:
-    with suppress(OSError):  # whoever reads our log may have gone, and that is no reason to end
-        print(line, file=sys.stderr, flush=True)

@@ -22,10 +22,15 @@ DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-def find(name: str) -> type[Driver]:
-    """Return the driver for type *name*; UsageError naming the types that there are."""
+def where(name: str) -> tuple[str, str]:
+    """Return module and class of the driver for type *name*; UsageError naming the types that there are."""
     if name not in DRIVERS:
         raise UsageError(f"no driver for type `{name}': there are {', '.join(DRIVERS)}")
-    module, driver = DRIVERS[name]
+    return DRIVERS[name]
+
+
+def find(name: str) -> type[Driver]:
+    """Return the driver for type *name*; UsageError naming the types that there are."""
+    module, driver = where(name)
     found: type[Driver] = getattr(import_module(module), driver)
     return found

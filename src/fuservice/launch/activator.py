@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import suppress
 
 from fuservice.errors import SystemCallError
 from fuservice.launch.birth import Birth
 from fuservice.launch.keeper import CHANNELS, ERROR, WARNING, Keeper
 from fuservice.launch.loop import Loop
 from fuservice.launch.places import check_name, clear_stale, make_room, prepare_directory
-from fuservice.launch.server import Server
+from fuservice.launch.server import Server, how_it_ended
 from fuservice.launch.slots import PER_UID, Refusals, Slots
 from fuservice.linux.fds import Fd
 from fuservice.linux.fdsockets import FdSeqPacket
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Final
 
-    from fuservice.cage.uids import Uids
     from fuservice.launch.state import States
     from fuservice.linux.notify import Manager
 
@@ -39,8 +37,7 @@ class Activator:
     """Listens until it is told to end by SIGTERM or SIGINT; SIGHUP loads the drivers anew."""
 
     def __init__(
-        self, programs: Mapping[str, Sequence[str]], directory: str, *, log: Callable[[int, str], None], uids: Uids,
-        states: States, manager: Manager, facts: Mapping[str, str], mode: int = 0o220, per_uid: int = PER_UID,
+        self, programs: Mapping[str, Sequence[str]], directory: str, *, log: Callable[[int, str], None], states: States, manager: Manager, facts: Mapping[str, str], mode: int = 0o220, per_uid: int = PER_UID,
         inherited: Mapping[str, Listener] | None = None,
     ) -> None:  # fmt: skip
         """*programs*: type → the warm process for it; types with equal ones share one process. Nothing is bound before run().
@@ -50,21 +47,23 @@ class Activator:
         for name in programs:
             check_name(name)
         self._directory, self._mode, self._per_uid = directory, mode, per_uid
-        self._log, self._uids, self._states, self._manager, self._facts = log, uids, states, manager, facts
+        self._log, self._states, self._manager, self._facts = log, states, manager, facts
         self._listeners = dict(inherited or {})
         self._loop = Loop()
         self._servers: dict[int, Server] = {}
         self._refusals = Refusals()
+        commands = {name: tuple(command) for name, command in programs.items()}
         keepers = {
             command: Keeper(
-                [name for name in programs if programs[name] == command], command, self._loop,
+                [name for name in programs if commands[name] == command], command, self._loop,
                 log=log, born=self._born, refused=self._refused, settled=self._settled,
             )
-            for command in dict.fromkeys(map(tuple, programs.values()))
+            for command in dict.fromkeys(commands.values())
         }  # fmt: skip
-        self._keepers = {name: keepers[tuple(command)] for name, command in programs.items()}
+        self._keepers = {name: keepers[command] for name, command in commands.items()}
         self._ending = 0
         self._hung_up = self._reloading = False
+        self._failed = ""  # the type whose trial did not end well
 
     def run(self, ready: Callable[[list[str]], None]) -> None:
         """Listen; *ready* gets the socket paths once all are bound, and every driver has a cage that can be built.
@@ -129,7 +128,7 @@ class Activator:
                 keeper.reload()
 
     def _settled(self) -> None:
-        if self._reloading and all(keeper.ready for keeper in self._keepers.values()):
+        if self._reloading and not any(keeper.loading for keeper in self._keepers.values()):
             self._reloading = False
             self._manager.ready(self._status())
 
@@ -140,11 +139,10 @@ class Activator:
 
     def _try_cages(self) -> None:
         """Have each warm process make a server for nobody. SystemCallError where that fails: better now than at a mount."""
-        self._failed = ""
-        for name, keeper in {keeper: name for name, keeper in [*self._keepers.items()][::-1]}.items():
+        for keeper in dict.fromkeys(self._keepers.values()):
             ours, theirs = FdSeqPacket.pair()
             ours.close()
-            self._have_made(Birth(keeper, os.geteuid(), theirs, trial=True), name)
+            keeper.add(Birth(keeper.names[0], os.geteuid(), theirs, trial=True))
         while self._busy() and not self._ending:
             self._loop.turn()
         if self._failed:
@@ -162,11 +160,13 @@ class Activator:
             except OSError as error:
                 raise SystemCallError(f"{path}: cannot listen there: {error.strerror}") from None
         for name, listener in self._listeners.items():
+            listener.do_not_block()
             self._loop.watch(listener.fileno(), lambda name=name, at=listener: self._accept(name, at), _LISTENERS)  # type: ignore[misc]
 
     def _unbind(self) -> None:
         for listener in self._listeners.values():
             self._loop.forget(listener.fileno())
+            listener.remove()
             listener.close()
         self._listeners.clear()
 
@@ -176,14 +176,70 @@ class Activator:
                 connection = listener.accept()
             except BlockingIOError:
                 return
-            except OSError as error:  # the peer is gone already, or we are out of descriptors: the next one may fare better
+            except (
+                OSError
+            ) as error:  # the peer is gone already, or we are out of descriptors: the next one may fare better
                 self._log(WARNING, f"{name}: cannot accept: {error.strerror}")
                 return
             caller = connection.peer().uid
             refusal = self._slots.take(caller)
             if refusal is None:
-                self._have_made(Birth(name, caller, connection), self._keepers[name])
+                self._keepers[name].add(Birth(name, caller, connection))
             else:
                 connection.close()
                 if told := self._refusals.tell(caller, refusal, time.monotonic()):
                     self._log(WARNING, f"{name}: {told}")
+
+    # ---- servers ----
+
+    def _refused(self, birth: Birth, sentence: str) -> None:
+        """There will be no server for *birth*."""
+        self._log(ERROR, f"{birth.name}: {sentence}")
+        if birth.trial:
+            self._failed = birth.name
+        self._give_back(birth)
+        birth.give_up()
+
+    def _born(self, birth: Birth, pid: int) -> None:
+        keeper = self._keepers[birth.name]
+        self._servers[pid] = Server(
+            birth, pid, self._loop, self._states, self._facts, log=self._log, entered=keeper.has_entered
+        )
+
+    def _bury(self) -> bool:
+        """Reap one child, if one has ended; say whether there was one."""
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        if ended is None:
+            return False
+        if ended.si_pid not in self._servers:
+            for keeper in self._keepers.values():  # its first word may be there to be read: it came before its end
+                keeper.hear()
+        how = how_it_ended(os.waitstatus_to_exitcode(os.waitpid(ended.si_pid, 0)[1]))
+        server = self._servers.pop(ended.si_pid, None)
+        if server is not None:
+            server.bury(how)
+            if server.trial and how:
+                self._failed = server.name
+            self._give_back(server)
+        else:
+            any(keeper.bury(ended.si_pid, how or "nobody to serve") for keeper in self._keepers.values())
+        return True
+
+    def _give_back(self, ended: Server | Birth) -> None:
+        if not ended.trial:  # nobody's
+            self._slots.give_back(ended.caller)
+
+    def _end_all(self) -> None:
+        """Nothing is left of us: neither servers nor warm processes, nor what was recorded."""
+        for keeper in dict.fromkeys(self._keepers.values()):
+            keeper.end()
+        for server in self._servers.values():
+            self._log(WARNING, f"{server.name}[{server.pid}]: killed: the listener ends")
+            server.kill()
+        while self._servers:
+            os.waitid(os.P_PID, next(iter(self._servers)), os.WEXITED | os.WNOWAIT)
+            while self._bury():
+                pass

@@ -1,64 +1,108 @@
-"""The forked child: from a copy of the activator to a caged server that holds its connection and nothing else.
+"""From a copy of the warm process to a caged server that holds its connection and nothing else.
 
-Runs between fork and _exit: it never returns into the activator's code, whose objects still own descriptors that are closed
-here.
+Runs between clone and _exit: it never returns into the warm process's code, whose objects still own descriptors that are
+closed here.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import sys
 import traceback
+from contextlib import suppress
 
-from fuservice.cage.plan import enter
-from fuservice.errors import EXIT_BUG
+from fuservice.cage.plan import HANDOVER_FD, Profile, enter, plan
+from fuservice.errors import EXIT_BUG, EXIT_OK
+from fuservice.linux import prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from typing import Final, NoReturn
 
     from fuservice.cage.operations import Operation
 
-SOCKET_FD: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
+DEBUG: Final = "FUSERVICE_DEBUG"  # in the environment: log whole tracebacks
 
 
-def become_server(connection: int, log: int, cage: Sequence[Operation], serve: Callable[[], int]) -> NoReturn:
-    """Enter *cage* with socket *connection* as fd 3 and *log* as fds 1 and 2, call *serve*, exit with what it returns."""
+class Contained:
+    """A driver as this room sees it: what its cage has beside that of every server, and what its server does there."""
+
+    __slots__ = ("binds", "serve", "syscalls", "warm")
+
+    def __init__(
+        self, serve: Callable[[str], int], *, syscalls: Sequence[str] = (), binds: Sequence[str] = (), warm: bool = True
+    ) -> None:
+        """*serve* gets the type, and returns the exit code. *warm*: the driver may be imported before the fork."""
+        self.serve, self.syscalls, self.binds, self.warm = serve, syscalls, binds, warm
+
+    def cage(self, without: Collection[str]) -> Sequence[Operation]:
+        """Return the cage of a server that this user starts and looks after, *without* some walls."""
+        uid, gid = (None, None) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+        profile = Profile(uid=uid, gid=gid, user_namespace=uid is not None,
+                          syscalls=self.syscalls, binds=self.binds, supervised=True)  # fmt: skip
+        return plan(profile, without)
+
+
+def become_server(
+    name: str, fds: Sequence[int], load: Callable[[], Contained], without: Collection[str], *,
+    born: Callable[[], None] = lambda: None, trial: bool = False,
+) -> NoReturn:  # fmt: skip
+    """Enter the cage (*without* some walls) with connection, log and hand-over *fds*, serve, exit with what that returns.
+
+    *born* is called first: from then on the connection is ours. A *trial* ends well as soon as the cage is entered.
+    """
     code = EXIT_BUG
     try:
-        _signals()
-        _descriptors(connection, log)
+        born()
+        prctl.set_name(name)
+        _descriptors(*fds)
         _environment()
-        enter(cage)
-        code = serve()
-    except BaseException:  # noqa: BLE001  # there is nobody above us: log it, and leave by _exit whatever it was
-        os.write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
+        contained = load()
+        _check_threads()
+        enter(contained.cage(without))
+        with suppress(OSError):  # the wall that hands over has closed it already
+            os.close(HANDOVER_FD)
+        code = EXIT_OK if trial else contained.serve(name)
+    except BaseException as error:  # noqa: BLE001  # there is nobody above us: log it, and leave by _exit whatever it was
+        os.write(2, told(error).encode("utf-8", "backslashreplace"))
     finally:
         os._exit(code)
 
 
-def _signals() -> None:
-    """Undo what the activator arranged for itself."""
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
-def _descriptors(connection: int, log: int) -> None:
-    """Leave 0 (null), 1 and 2 (the log) and 3 (the socket) open, and nothing else."""
-    wanted = (os.open(os.devnull, os.O_RDONLY), log, log, connection)
-    # First out of the way of the numbers 0 to 3, to numbers that nobody has: any of them may be one that is wanted.
-    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, SOCKET_FD + 1) for fd in wanted]
+def _descriptors(connection: int, log: int, handover: int) -> None:
+    """Leave 0 (null), 1 and 2 (the log), 3 (the socket) and 4 (the hand-over) open, and nothing else."""
+    wanted = (os.open(os.devnull, os.O_RDONLY), log, log, connection, handover)
+    # First out of the way of the low numbers, to numbers that nobody has: any of them may be one that is wanted.
+    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, len(wanted)) for fd in wanted]
     for place, fd in enumerate(copies):
         os.dup2(fd, place)
-    os.closerange(SOCKET_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(len(wanted), os.sysconf("SC_OPEN_MAX"))
 
 
 def _environment() -> None:
-    """Nothing of the activator's environment, but what says that we are a service (sd_listen_fds(3))."""
+    """Nothing of the listener's environment, but what says that we are a service (sd_listen_fds(3)), and who reads our log."""
+    debug = {name: value for name, value in os.environ.items() if name == DEBUG}
     os.environ.clear()
-    os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="connection", LANG="C.UTF-8")
+    os.environ.update(debug, LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="connection", LANG="C.UTF-8")
+    os.environ["FUSERVICE_STATUS"] = "1"
     sys.argv[1:] = []
+
+
+def _check_threads() -> None:
+    """A thread that a driver has started stays outside of walls that are built for the calling thread alone."""
+    if len(os.listdir("/proc/self/task")) != 1:
+        raise RuntimeError("the driver has started threads while it was imported: they cannot be contained")
+
+
+def told(error: BaseException) -> str:
+    """Return what to log of *error*: one line, and with --debug the whole traceback."""
+    if DEBUG in os.environ:
+        return "".join(traceback.format_exception(error))
+    where = traceback.extract_tb(error.__traceback__)[-1:]
+    notes = [
+        *getattr(error, "__notes__", ()),
+        *(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in where),
+    ]
+    return f"{type(error).__name__}: {error} ({', '.join(notes)})\n"

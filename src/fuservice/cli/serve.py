@@ -1,0 +1,67 @@
+"""``fuservice serve TYPE``: one caged server, for the connection that this process was started with."""
+
+from __future__ import annotations
+
+import os
+
+from fuservice.cli import contained
+from fuservice.drivers import catalog
+from fuservice.errors import FuserviceError, UsageError
+from fuservice.launch import state
+from fuservice.launch.places import check_name
+from fuservice.launch.single import serve_one
+from fuservice.linux.fds import Fd
+from fuservice.linux.fdsockets import FdSeqPacket
+from fuservice.service.handover import connected_socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    # Only a type to the type checker: argparse has no public name for it.
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_command(commands: Commands) -> None:
+    """Add the command to the command line."""
+    words = "The connection is what systemd passes (Accept=yes), else standard input, as inetd has it."
+    command = commands.add_parser("serve", help="serve one connection: for systemd and inetd",
+                                  description=__doc__, epilog=words)  # fmt: skip
+    command.add_argument("type", metavar="TYPE", help=f"one of {', '.join(catalog.DRIVERS)}")
+    contained.add_options(command)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Serve until the mount is gone. FuserviceError where there is no connection, or the server did not end well."""
+    from fuservice.cli.warm import load  # a listener has this module too, and nothing of drivers
+
+    check_name(options.type)
+    connection = connected_socket(os.environ) or _standard_input()
+    without = contained.prepare(options)
+    facts = {"cage": contained.cage_word(without)}
+    ended_well = serve_one(
+        options.type, connection, load(options.type), without=without, facts=facts,
+        states=state.States(state.directory()), log=contained.Log(),
+    )  # fmt: skip
+    if not ended_well:
+        raise FuserviceError(f"serve: the server of {options.type} did not end well")
+
+
+def _standard_input() -> FdSeqPacket:
+    own = Fd(os.dup(0))
+    try:
+        connection = FdSeqPacket(own)
+    except OSError as error:
+        own.close()
+        raise UsageError(
+            f"serve: standard input: {error.strerror}: expected a connection, from systemd or inetd (people start "
+            "`fuservice listen')"
+        ) from None
+    # inetd makes it standard output and error too: what is said there would be taken for the conversation.
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (1, 2, 0):
+        if os.path.sameopenfile(0, number):
+            os.dup2(null, number)
+    os.close(null)
+    return connection

@@ -1,0 +1,122 @@
+"""One live server, as its listener sees it: its words, its cage, the system calls that killed it, its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from fuservice.errors import printable
+from fuservice.launch.keeper import ERROR, WARNING
+from fuservice.launch.state import start_time
+from fuservice.launch.voice import Voice
+from fuservice.linux import seccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Final
+
+    from fuservice.launch.birth import Birth
+    from fuservice.launch.loop import Loop
+    from fuservice.launch.state import States
+    from fuservice.linux.fds import Fd
+
+NOTICE: Final = 5
+LONGEST_ENTRY: Final = 30.0  # seconds from birth to cage, the import of a cold driver among them
+_ROOM: Final = 64  # bytes of a packet of the hand-over: what counts is the descriptor
+
+
+class Server:
+    """A child process that nobody but us reaps: until then its pid is its own."""
+
+    def __init__(
+        self, birth: Birth, pid: int, loop: Loop, states: States, facts: Mapping[str, str], *,
+        log: Callable[[int, str], None], entered: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """Take over what *birth* has for us, and record *facts* too. *entered* is called once: it is in its cage, or dead."""
+        self.name, self.caller, self.pid, self.trial = birth.name, birth.caller, pid, birth.trial
+        self._loop, self._states, self._log, self._entered = loop, states, log, entered
+        self._facts: dict[str, str | int] = {
+            "pid": pid, "start": start_time(pid), "type": birth.name, "caller": birth.caller, **facts
+        }  # fmt: skip
+        self._supervision: Fd | None = None
+        self._outside, self._born = True, time.monotonic()
+        pipe, self._handover = birth.leave()
+        self._voice = Voice(loop, pipe, self._say, news=self._record)
+        loop.watch(self._handover.fileno(), self._hear)
+        loop.tick(self._check)
+        self._record()
+
+    def _label(self) -> str:
+        mount_point = self._voice.words.status.get("mountpoint") if self._facts else None
+        return f"{self.name}[{self.pid}]{f' on {mount_point}' if mount_point else ''}"
+
+    def _say(self, line: str) -> None:
+        self._log(NOTICE, f"{self._label()}: {line}")
+
+    def _record(self) -> None:
+        """Write down what is known of it."""
+        if not self.trial:
+            status = {f"status.{key}": value for key, value in self._voice.words.status.items()}
+            self._states.write(self.pid, self._facts | status)
+
+    def _hear(self) -> None:
+        """Take the seccomp listener, if there is to be one; the end of file says that the cage is shut behind it."""
+        packet = self._handover.receive(_ROOM)
+        if packet.fds and self._supervision is None:
+            self._supervision = packet.fds.pop()
+            self._loop.watch(self._supervision.fileno(), self._judge)
+        packet.close()
+        if not packet.data:
+            self._enter()
+
+    def _enter(self) -> None:
+        if self._outside:
+            self._outside = False
+            self._loop.forget(self._handover.fileno())
+            self._handover.close()
+            self._entered()
+
+    def _check(self, now: float) -> bool:
+        if self._outside and now - self._born > LONGEST_ENTRY:
+            self._log(ERROR, f"{self._label()}: killed: not in its cage after {LONGEST_ENTRY:.0f} s")
+            self.kill()
+            return False
+        return self._outside
+
+    def _judge(self) -> None:
+        """It tried a system call that its cage forbids, and waits for our answer: none but its end."""
+        assert self._supervision is not None
+        violation = seccomp.receive(self._supervision.fileno())
+        if violation is not None:
+            call = printable(violation.name)
+            self._log(ERROR, f"{self._label()}: killed: tried the system call {call}, which its cage forbids")
+            self.kill()
+        self._end_supervision()
+
+    def _end_supervision(self) -> None:
+        if self._supervision is not None:
+            self._loop.forget(self._supervision.fileno())
+            self._supervision.close()
+            self._supervision = None
+
+    def kill(self) -> None:
+        """End it at once."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def bury(self, how: str | None) -> None:
+        """Note that it has ended and was reaped: *how* if not well."""
+        self._voice.end()
+        if how:
+            self._log(WARNING, f"{self._label()}: server ended with {how}")
+        self._enter()
+        self._end_supervision()
+        self._states.remove(self.pid)
+
+
+def how_it_ended(exit_code: int) -> str | None:
+    """Return how a process ended, negative for a signal; None for well."""
+    if exit_code:
+        return f"exit status {exit_code}" if exit_code > 0 else f"signal {-exit_code}"
+    return None
