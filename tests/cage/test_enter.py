@@ -145,6 +145,12 @@ def test_the_securebits_are_locked_and_the_host_has_no_name() -> None:
     assert os.uname().nodename != "fuservice"
 
 
+def connect() -> None:
+    """Go to the network."""
+    with socket.socket() as tcp:
+        tcp.connect(("127.0.0.1", 1))
+
+
 @starters
 @pytest.mark.parametrize(
     ("attempt", "expected"),
@@ -155,7 +161,7 @@ def test_the_securebits_are_locked_and_the_host_has_no_name() -> None:
         (lambda: os.fork(), errno.EAGAIN),
         (lambda: os.setresuid(NOBODY - 1, 0, 0), errno.EPERM),
         (lambda: os.kill(2, signal.SIGTERM), errno.ESRCH),
-        (lambda: socket.socket().connect(("127.0.0.1", 1)), errno.EACCES),
+        (connect, errno.EACCES),
         (lambda: kernel.mount("none", "/", "tmpfs"), errno.EPERM),
         (lambda: kernel.unshare(kernel.CLONE_NEWNS), errno.EPERM),
     ],

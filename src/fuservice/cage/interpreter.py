@@ -14,6 +14,7 @@ import os
 import sys
 import time
 import traceback  # noqa: F401  # not for us: for those who will want it
+from contextlib import suppress
 
 from fuservice.cage.operations import Operation
 from fuservice.errors import printable
@@ -60,5 +61,5 @@ def _nothing_changes(_filename: str | None = None) -> None:
 
 def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
     """Say it in a line: the default looks for the source, from C."""
-    sys.stderr.write(f"{printable(repr(unraisable.exc_value))} in {printable(repr(unraisable.object))}\n")
-    sys.stderr.flush()
+    with suppress(OSError):
+        os.write(2, f"{printable(repr(unraisable.exc_value))} in {printable(repr(unraisable.object))}\n".encode())

@@ -21,7 +21,8 @@ _ITIMER_REAL, _SIGALRM = 0, 14  # linux/time.h, asm-generic/signal.h
 _SOL_SOCKET, _SO_PASSRIGHTS = 1, 83  # asm-generic/socket.h
 _WHOLE: Final = 0xFFFF_FFFF
 
-#: What the serving of a mount takes, whatever the filesystem: the fuse device, memory, the end.
+#: What the serving of a mount takes, whatever the filesystem: the fuse device, memory, the end. This is all that malloc(3)
+#: asks for in a process that never had a second thread; in others it would read files of /proc.
 SERVE: Final[Mapping[str, Sequence[Check]]] = {
     "readv": (), "writev": (), "write": (),
     "mmap": ((2, _PROT_EXEC, (0,)), (3, _MAP_ANONYMOUS, (_MAP_ANONYMOUS,))),
