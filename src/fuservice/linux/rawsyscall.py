@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import ctypes
 
-from fuservice.linux import libc
-from fuservice.linux.syscalls import number
+from fuservice.linux import libc, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctypes import Array, c_char
     from mmap import mmap
 
+_NUMBERS = syscalls.numbers(syscalls.this_machine())  # asked for once: in a cage the question itself may be forbidden
+
 
 def call(name: str, *args: int | bytes | Array[c_char] | None) -> int:
     """Make the system call *name*. bytes and buffers go as pointers to them, None as a null pointer."""
-    return libc.syscall(name, number(name), *args)
+    return libc.syscall(name, _NUMBERS[name], *args)
 
 
 def buffer(content: bytes) -> Array[c_char]:

@@ -34,18 +34,21 @@ class AbsentError(Exception):
 class Attempt:
     """One way out. *guards*: each is a wall, or walls joined by "+", that must make the attempt fail without all others."""
 
-    __slots__ = ("gain", "guards", "name", "plain", "privileged", "subject", "tries")
+    __slots__ = ("floods_log", "gain", "guards", "name", "plain", "privileged", "subject", "tries")
 
     def __init__(
         self, subject: str, name: str, gain: str, guards: Iterable[str], tries: Try, *,
-        plain: Iterable[str] = (), privileged: bool = False,
+        plain: Iterable[str] = (), privileged: bool = False, floods_log: bool = False,
     ) -> None:  # fmt: skip
         """*plain*: guards where a plain user starts the cage, beside those of *guards* that do not rest on another uid.
 
         *privileged*: only who has rights on the machine can succeed, so a plain user may fail without any wall.
+
+        *floods_log*: what came of it is seen outside, by whoever reads the log.
         """
         self.subject, self.name, self.gain, self.tries = subject, name, gain, tries
         self.guards, self.plain, self.privileged = tuple(guards), tuple(plain), privileged
+        self.floods_log = floods_log
 
     def guarded_by(self, *, root: bool) -> Sequence[str]:
         """Return what guards it where *root* starts the cage, or a plain user: who has no rights to lose but in a namespace."""
@@ -66,12 +69,22 @@ class Subject:
         self.attempts: list[Attempt] = []
 
     def attempt(
-        self, name: str, gain: str, guards: Iterable[str], *, plain: Iterable[str] = (), privileged: bool = False
+        self,
+        name: str,
+        gain: str,
+        guards: Iterable[str],
+        *,
+        plain: Iterable[str] = (),
+        privileged: bool = False,
+        floods_log: bool = False,
     ) -> Callable[[Try], Try]:
         """Return a decorator that makes an attempt of a function, which stays a function."""
 
         def register(tries: Try) -> Try:
-            self.attempts.append(Attempt(self.name, name, gain, guards, tries, plain=plain, privileged=privileged))
+            made = Attempt(
+                self.name, name, gain, guards, tries, plain=plain, privileged=privileged, floods_log=floods_log
+            )
+            self.attempts.append(made)
             return tries
 
         return register

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 
 from fuservice.linux.rawsyscall import buffer, call
 from fuservice.prove.attempt import BoundedError, Subject
@@ -45,12 +46,12 @@ def _flood(most: int, what: str, step: Callable[[], object]) -> None:
                     plain=["limits"])  # fmt: skip
 def fork_bomb(_ground: Ground) -> None:
     """Make processes that wait for us."""
-    reading, writing = os.pipe()
+    us = os.getpid()
 
     def fork() -> None:
         if call("clone", 17, 0, 0, 0, 0) == 0:  # SIGCHLD
-            os.close(writing)
-            os.read(reading, 1)  # until the last writer, who made us, is gone
+            while os.getppid() == us:  # they wait for us, and end with us
+                time.sleep(0.01)
             call("exit_group", 0)
 
     _flood(PROCESSES, "processes", fork)
@@ -59,7 +60,7 @@ def fork_bomb(_ground: Ground) -> None:
 @EXHAUSTION.attempt("open descriptors without end", "kernel memory", ("seccomp", "limits"))
 def descriptor_bomb(_ground: Ground) -> None:
     """Duplicate what it has."""
-    _flood(DESCRIPTORS, "descriptors", lambda: os.dup(0))
+    _flood(DESCRIPTORS, "descriptors", lambda: call("dup", 0))
 
 
 @EXHAUSTION.attempt("take memory without end", "a machine that swaps", ("limits",))
@@ -95,3 +96,11 @@ def timer_flood(_ground: Ground) -> None:
 def message_queue(ground: Ground) -> None:
     """Make a POSIX message queue."""
     call("mq_open", ground.queue.encode(), os.O_CREAT | os.O_RDWR, 0o600, None)
+
+
+@EXHAUSTION.attempt("write into the log without end", "a full disk, and a log that hides what matters", (),
+                    floods_log=True)  # fmt: skip
+def log_bomb(_ground: Ground) -> None:
+    """Write many lines; how many of them came out is seen at the other end."""
+    for number in range(LINES // 100):
+        os.write(2, b"".join(b"line %d\n" % (number * 100 + step) for step in range(100)))

@@ -42,8 +42,8 @@ def reopen_by_proc(ground: Ground) -> None:
 
 @GRANTED.attempt("reopen the image for writing by /dev/fd", "an image that changes", REOPENING)
 def reopen_by_dev(ground: Ground) -> None:
-    """Open a duplicate of the image by another name of the magic link."""
-    os.open(f"/dev/fd/{os.dup(ground.image)}", os.O_RDWR)
+    """Open another name of the magic link."""
+    os.open(f"/dev/fd/{ground.image}", os.O_RDWR)
 
 
 @GRANTED.attempt("open the image for writing by its path", "an image that changes", REOPENING)
@@ -69,7 +69,7 @@ def write_duplicate(ground: Ground) -> None:
 @GRANTED.attempt("map the image for writing", "an image that changes", (ALWAYS,))
 def map_image(ground: Ground) -> None:
     """Map the image shared and writable."""
-    mmap.mmap(ground.image, 4096, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)[0] = 1
+    call("mmap", 0, 4096, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, ground.image, 0)
 
 
 @GRANTED.attempt("cut the image short", "loss of the image", (ALWAYS,))

@@ -32,6 +32,7 @@ AT_EMPTY_PATH: Final = 0x1000
 CAP_SYS_ADMIN: Final = 21
 SYSLOG_ACTION_READ_ALL: Final = 3
 PAGE: Final = 4096
+ALL_PROCESSORS: Final = b"\xff" * 128
 
 
 @KERNEL.attempt("load a BPF program", "code in the kernel", ("seccomp",), privileged=True)
@@ -112,8 +113,8 @@ def raise_capability(_ground: Ground) -> None:
 
 @KERNEL.attempt("come before others", "others that wait", ADMIN, privileged=True)
 def come_first(_ground: Ground) -> None:
-    """nice(2), downwards."""
-    os.nice(-1)
+    """setpriority(2), downwards."""
+    call("setpriority", 0, 0, -1)
 
 
 @KERNEL.attempt("run in real time", "a processor that nobody else gets", ADMIN, privileged=True)
@@ -125,7 +126,7 @@ def run_in_real_time(_ground: Ground) -> None:
 @KERNEL.attempt("choose its processors", "a processor that others are measured on", ("seccomp",))
 def choose_processors(_ground: Ground) -> None:
     """sched_setaffinity(2)."""
-    os.sched_setaffinity(0, os.sched_getaffinity(0))
+    call("sched_setaffinity", 0, len(ALL_PROCESSORS), ALL_PROCESSORS)
 
 
 @KERNEL.attempt("read the kernel's log", "addresses, devices, names", ("seccomp",), privileged=True)

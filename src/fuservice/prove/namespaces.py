@@ -77,8 +77,7 @@ def enter(ground: Ground) -> None:
 def mount(ground: Ground) -> None:
     """Mount a tmpfs on a directory of ours, in the namespace that others see."""
     call("mount", b"none", ground.mount_point.encode(), b"tmpfs", MS_RDONLY, None)
-    if os.readlink("/proc/self/ns/mnt") != ground.namespaces["mnt"]:  # noqa: PTH115
-        refuse(errno.EPERM, "nobody else sees it")
+    _must_be_shared("mnt", ground)
 
 
 @NAMESPACES.attempt("unmount a filesystem", "what a mount hides", (*ADMIN, "root"), privileged=True)
@@ -116,11 +115,10 @@ def exchange_root(_ground: Ground) -> None:
 
 @NAMESPACES.attempt("set the host name", "a machine with another name", (*ADMIN, "uts"), privileged=True)
 def set_host_name(ground: Ground) -> None:
-    """Set the name that it has, where others see it."""
-    if os.uname().nodename != ground.host:
-        refuse(errno.EPERM, "it is another machine's name already, that nobody else sees")
+    """Set the name that the machine has, in the namespace that others see."""
     name = ground.host.encode()
     call("sethostname", name, len(name))
+    _must_be_shared("uts", ground)
 
 
 @NAMESPACES.attempt("learn the host name", "which machine this is", ("uts", "seccomp"))
@@ -139,5 +137,10 @@ def attach_memory(ground: Ground) -> None:
 @NAMESPACES.attempt("learn of its cgroup", "how the machine is run, and what else runs", ("root", "seccomp", "cgroup"))
 def learn_cgroup(ground: Ground) -> None:
     """See whether its view of the cgroups is the machine's."""
-    if os.readlink("/proc/self/ns/cgroup") != ground.namespaces["cgroup"]:  # noqa: PTH115
-        refuse(errno.ENOENT, "it is another view")
+    _must_be_shared("cgroup", ground)
+
+
+def _must_be_shared(name: str, ground: Ground) -> None:
+    """Refuse where the namespace *name* is our own: nobody else sees what was done there, and nobody else's is seen."""
+    if os.readlink(f"/proc/self/ns/{name}") != ground.namespaces[name]:  # noqa: PTH115
+        refuse(errno.EPERM, "nobody else sees it")

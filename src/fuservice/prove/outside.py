@@ -27,7 +27,7 @@ MNT_DETACH: Final = 2
 _HANDLE_ROOM: Final = 128  # MAX_HANDLE_SZ, linux/exportfs.h
 _IPC_PRIVATE: Final = 0
 _IPC_RMID: Final = 0
-_NAMESPACES: Final = ("mnt", "cgroup")
+_NAMESPACES: Final = ("mnt", "cgroup", "uts")
 
 
 @contextmanager

@@ -118,9 +118,8 @@ def slow_down(ground: Ground) -> None:
 
 @PROCESSES.attempt("move a process to other processors", "others that wait", REACHING)
 def move(ground: Ground) -> None:
-    """Let another process run where we may, which is where it may."""
-    cpus = sum(1 << cpu for cpu in os.sched_getaffinity(0))
-    call("sched_setaffinity", ground.victim, 128, cpus.to_bytes(128, "little"))
+    """Let another process run wherever it may."""
+    call("sched_setaffinity", ground.victim, 128, b"\xff" * 128)
 
 
 @PROCESSES.attempt("change a process's limits", "others that fail", ("pid", "user+capabilities", "seccomp"))
@@ -145,10 +144,10 @@ def see_parent(_ground: Ground) -> None:
 @PROCESSES.attempt("signal the group of processes", "ending the listener and all its servers",
                    ("session", "seccomp"))  # fmt: skip
 def signal_group(_ground: Ground) -> None:
-    """Signal our group of processes, where others are in it."""
+    """Signal our group of processes, and see whether others are in it."""
+    os.kill(0, HARMLESS)
     if os.getpgrp() == os.getpid():
         refuse(errno.ESRCH, "nobody else is in it")
-    os.kill(0, HARMLESS)
 
 
 @PROCESSES.attempt("outlive the supervisor", "serving on when nobody looks any more", ("parent", "seccomp"))

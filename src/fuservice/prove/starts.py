@@ -5,14 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import traceback
 
 from fuservice.cage.plan import clone_flags, enter
-from fuservice.errors import EXIT_BUG
+from fuservice.errors import EXIT_BUG, SystemCallError
+from fuservice.launch.child import told
 from fuservice.linux.clone import clone
 from fuservice.linux.fds import Fd
 from fuservice.linux.fdsockets import FdSeqPacket
-from fuservice.prove.probe import DIED, KILLED, SOCKET, probe
+from fuservice.prove.probe import DIED, KILLED, READY, SOCKET, probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,16 +21,21 @@ if TYPE_CHECKING:
     from typing import NoReturn, Self
 
     from fuservice.cage.operations import Operation
+    from fuservice.linux.sockets import SeqPacket
 
 
 class Served:
     """A probe in its cage, and our end of its connection. Leaving the context ends it."""
 
-    socket: FdSeqPacket
+    socket: SeqPacket
     pid: int  # as it is seen from here
 
     def ending(self) -> tuple[str, str]:
         """Return a word for how it ended without one of its own, and the detail. Blocks until it has ended."""
+        raise NotImplementedError
+
+    def suppressed(self) -> str | None:
+        """Return what was said of lines of its log that nobody is shown, None where nothing was. May block for a while."""
         raise NotImplementedError
 
     def end(self) -> None:
@@ -47,18 +52,32 @@ class Served:
 
 
 class Start:
-    """A way of starting."""
+    """A way of starting. Leaving the context ends what it keeps running."""
+
+    #: Whether somebody reads the servers' logs, and judges how much of them anybody wants to see.
+    supervised = True
 
     def connect(self) -> Served:
-        """Return a fresh probe, in a cage of its own."""
+        """Return a fresh probe, in a cage of its own. FuserviceError where there will be none."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave nothing of it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class Cloned(Served):
     """A child of ours, without a supervisor: the kernel kills it for a system call that its cage forbids."""
 
     def __init__(self, cage: Sequence[Operation]) -> None:
-        """Clone it, and wait until it is in *cage*, or has ended."""
+        """Clone it, and wait until it is in *cage*; SystemCallError with its last words where it does not get there."""
         ours, theirs = FdSeqPacket.pair()
         reading, writing = map(Fd, os.pipe2(os.O_CLOEXEC))
         with theirs, writing:
@@ -66,8 +85,11 @@ class Cloned(Served):
             if self.pid == 0:
                 _contained(theirs.fileno(), writing.fileno(), cage)
         self.socket, self._log = ours, reading
-        self._said = os.read(reading.fileno(), 65_536)
         self._reaped = False
+        said = os.read(reading.fileno(), 65_536)
+        if said != READY + b"\n":
+            self.end()
+            raise SystemCallError(f"no server was started: {said.decode(errors='replace').strip()}")
 
     def ending(self) -> tuple[str, str]:
         _, status = os.waitpid(self.pid, 0)
@@ -75,7 +97,7 @@ class Cloned(Served):
         code = os.waitstatus_to_exitcode(status)
         if code == -signal.SIGSYS:
             return KILLED, "by seccomp"
-        said = (self._said + os.read(self._log.fileno(), 65_536)).decode(errors="replace").strip()
+        said = os.read(self._log.fileno(), 65_536).decode(errors="replace").strip()
         return DIED, f"exit status {code}: {said}"
 
     def end(self) -> None:
@@ -88,6 +110,8 @@ class Cloned(Served):
 
 class Cloning(Start):
     """Clones from this process, into a cage that is given: it may lack walls, which is how the attempts are tried themselves."""
+
+    supervised = False
 
     def __init__(self, cage: Sequence[Operation]) -> None:
         self._cage = cage
@@ -106,7 +130,7 @@ def _contained(connection: int, log: int, cage: Sequence[Operation]) -> NoReturn
             os.dup2(fd, place)
         enter(cage)
         code = probe()
-    except BaseException:  # noqa: BLE001  # there is nobody above us: say it, and leave by _exit whatever it was
-        os.write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
+    except BaseException as error:  # noqa: BLE001  # there is nobody above us: say it, and leave by _exit whatever it was
+        os.write(2, told(error).encode("utf-8", "backslashreplace"))
     finally:
         os._exit(code)

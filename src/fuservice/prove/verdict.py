@@ -36,16 +36,20 @@ class Verdict:
         return self.word in CONTAINED
 
     def __str__(self) -> str:
-        return f"{self.word}: {self.detail}" if self.detail else self.word
+        return f"{self.word}{' ' if self.word == probe.KILLED else ': '}{self.detail}" if self.detail else self.word
 
 
 def judge(attempt: Attempt, start: Start, ground: Ground) -> Verdict:
     """Make *attempt* in a server that *start* starts; blocks until that has ended, or PATIENCE is over."""
+    if attempt.floods_log and not start.supervised:
+        return Verdict(attempt, probe.ABSENT, "nobody reads the log")
     restore(ground)
     # Opened anew: a lock or a lease that an attempt got is the open file's, and would outlive the attempt with it.
     with Fd(os.open(ground.image_path, os.O_RDONLY | os.O_CLOEXEC)) as image, start.connect() as served:
         said = _converse(served, attempt, ground, image.fileno())
         word, detail = served.ending() if said is None else said.split(" ", 1) if " " in said else (said, "")
+        if attempt.floods_log and word == probe.SUCCEEDED and (suppressed := served.suppressed()):
+            word, detail = probe.BOUNDED, suppressed
         return Verdict(attempt, word, detail)
 
 
