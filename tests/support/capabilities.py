@@ -70,9 +70,17 @@ def _netns() -> str | None:
 
 
 def _systemd() -> str | None:
-    if not Path("/lib/systemd/systemd").exists():
-        return "no systemd on this machine (apt-get install systemd)"
-    return _programs("systemd", "systemd-analyze", "systemctl")()
+    if os.geteuid() != 0:
+        return "not root, so no systemd can be booted"
+    if not any(Path(f"{place}/systemd/systemd").exists() for place in ("/usr/lib", "/lib")):
+        return "no systemd on this machine (apt-get install systemd dbus libnss-systemd)"
+    if not any(line.split(" ")[2] == "cgroup2" for line in Path("/proc/self/mounts").read_text().splitlines()):
+        return "no cgroup2 is mounted"
+    absent = _programs("systemd dbus", "systemd-analyze", "systemctl", "dbus-daemon", "nsenter")()
+    layers = "lowerdir=/,upperdir=/tmp/upper,workdir=/tmp/work"
+    overlay = f"mount -t tmpfs none /tmp && mkdir /tmp/upper /tmp/work && mount -t overlay -o {layers} none /mnt"
+    words = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--fork", "sh", "-c", overlay)
+    return absent or _runs("unshare", *words, why="no machine of its own for systemd can be made")
 
 
 def _libfuse3() -> str | None:
