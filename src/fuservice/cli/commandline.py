@@ -43,7 +43,7 @@ class CommandLine(Request):
         self.program = argv[0]
         self.socket_directory = layouts.SOCKET_DIRECTORY
         self.step_timeout = STEP_TIMEOUT
-        self.dialect = None
+        self.dialect, self.direct = None, False
         self.typed = len(argv)  # how many words there were, ours apart: the argv file leaves room for all of them
         words, fstype = _take_type(argv[1:])
         words = self._take_ours(words)
@@ -70,6 +70,8 @@ class CommandLine(Request):
                 self.socket_directory = value
             elif name == "--timeout" and equals:
                 self.step_timeout = _seconds(value)
+            elif word == "--direct":
+                self.direct = True
             elif name == "--dialect" and equals:
                 self.dialect = _dialect(value)
             else:

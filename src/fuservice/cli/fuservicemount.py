@@ -59,8 +59,10 @@ def _run(argv: Sequence[str], say: Callable[[str], None]) -> int:
             return EXIT_FAILURE
         case _:
             request = CommandLine(argv)
-            from fuservice.helper.mount import mount  # here, since --check needs none of it
-
+            if request.direct:
+                from fuservice.cli.direct import mount_directly as mount
+            else:
+                from fuservice.helper.mount import mount  # here, since --check needs none of it
             mount(request, say)
             return EXIT_OK
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 
-from fuservice.cli import records
+from fuservice.cli import direct, records
 from fuservice.helper.record import namespace
 from fuservice.launch import state
 from fuservice.linux import mountinfo
@@ -48,7 +48,7 @@ class Row:
         return {
             "mount point": self.mount.mount_point, "source": self.mount.source, "type": self.mount.fstype.partition(".")[2] or None,
             "driver": server.name if server else None, "uid": server.uid if server else None, "pid": server.pid if server else None,
-            "cage": self.told.get("cage"),
+            "cage": self.told.get("cage") or ("whole" if self.facts.get("socket") == direct.SOCKET else None),
             "since": int(since) if since.isdigit() else None, "read": server.read_bytes if server else None,
             "options": f"{self.mount.mount_options},{self.mount.super_options}", "socket": self.facts.get("socket"),
             "budgets": budgets(self.told),

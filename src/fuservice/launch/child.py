@@ -37,20 +37,21 @@ class Contained:
         """*serve* gets the type, and returns the exit code. *warm*: the driver may be imported before the fork."""
         self.serve, self.syscalls, self.binds, self.warm = serve, syscalls, binds, warm
 
-    def cage(self, without: Collection[str]) -> Sequence[Operation]:
-        """Return the cage of a server that this user starts and looks after, *without* some walls."""
+    def cage(self, without: Collection[str], *, supervised: bool = True) -> Sequence[Operation]:
+        """Return the cage of a server that this user starts, and looks after if it is *supervised*, *without* some walls."""
         uid, gid = (None, None) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
         profile = Profile(uid=uid, gid=gid, user_namespace=uid is not None,
-                          syscalls=self.syscalls, binds=self.binds, supervised=True)  # fmt: skip
+                          syscalls=self.syscalls, binds=self.binds, supervised=supervised)  # fmt: skip
         return plan(profile, without)
 
 
 def become_server(
     name: str, fds: Sequence[int], load: Callable[[], Contained], without: Collection[str], *,
-    born: Callable[[], None] = lambda: None, trial: bool = False,
+    born: Callable[[], None] = lambda: None, trial: bool = False, supervised: bool = True,
 ) -> NoReturn:  # fmt: skip
     """Enter the cage (*without* some walls) with connection, log and hand-over *fds*, serve, exit with what that returns.
 
+    Without a supervisor there is no hand-over, and nobody whom the server's state is told.
     *born* is called first: from then on the connection is ours. A *trial* ends well as soon as the cage is entered.
     """
     code = EXIT_BUG
@@ -58,12 +59,13 @@ def become_server(
         born()
         prctl.set_name(name)
         _descriptors(*fds)
-        _environment()
+        _environment(supervised=supervised)
         contained = load()
         _check_threads()
-        enter(contained.cage(without))
-        with suppress(OSError):  # the wall that hands over has closed it already
-            os.close(HANDOVER_FD)
+        enter(contained.cage(without, supervised=supervised))
+        if supervised:
+            with suppress(OSError):  # the wall that hands over has closed it already
+                os.close(HANDOVER_FD)
         code = EXIT_OK if trial else contained.serve(name)
     except BaseException as error:  # noqa: BLE001  # there is nobody above us: log it, and leave by _exit whatever it was
         os.write(2, told(error).encode("utf-8", "backslashreplace"))
@@ -71,9 +73,9 @@ def become_server(
         os._exit(code)
 
 
-def _descriptors(connection: int, log: int, handover: int) -> None:
-    """Leave 0 (null), 1 and 2 (the log), 3 (the socket) and 4 (the hand-over) open, and nothing else."""
-    wanted = (os.open(os.devnull, os.O_RDONLY), log, log, connection, handover)
+def _descriptors(connection: int, log: int, *handover: int) -> None:
+    """Leave 0 (null), 1 and 2 (the log), 3 (the socket) and 4 (the hand-over, if any) open, and nothing else."""
+    wanted = (os.open(os.devnull, os.O_RDONLY), log, log, connection, *handover)
     # First out of the way of the low numbers, to numbers that nobody has: any of them may be one that is wanted.
     copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, len(wanted)) for fd in wanted]
     for place, fd in enumerate(copies):
@@ -81,12 +83,13 @@ def _descriptors(connection: int, log: int, handover: int) -> None:
     os.closerange(len(wanted), os.sysconf("SC_OPEN_MAX"))
 
 
-def _environment() -> None:
+def _environment(*, supervised: bool) -> None:
     """Nothing of the listener's environment, but what says that we are a service (sd_listen_fds(3)), and who reads our log."""
     debug = {name: value for name, value in os.environ.items() if name == DEBUG}
     os.environ.clear()
     os.environ.update(debug, LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="connection", LANG="C.UTF-8")
-    os.environ["FUSERVICE_STATUS"] = "1"
+    if supervised:
+        os.environ["FUSERVICE_STATUS"] = "1"
     sys.argv[1:] = []
 
 

@@ -1,0 +1,53 @@
+"""``fuservicemount --direct``: the helper starts the server itself, and needs nobody who listens."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fuservice.cli import warm
+from fuservice.drivers import catalog
+from fuservice.errors import NoServiceError, SystemCallError
+from fuservice.helper.mount import mount
+from fuservice.launch.direct import Direct
+from fuservice.proto.dialects import CURRENT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
+
+    from fuservice.helper.request import Request
+    from fuservice.linux.sockets import SeqPacket
+
+SOCKET: Final = "direct"  # what is recorded in the place of a socket: a direct start has no weaker cage than the whole
+
+
+def mount_directly(request: Request, say: Callable[[str], None]) -> None:
+    """Mount as *request* asks, with a caged server of our own; FuserviceError, and nothing left, where that fails.
+
+    *say* takes complaints on the way, and what the server logs until the mount is there.
+    """
+    name = request.subtype
+    if name not in catalog.DRIVERS:
+        raise NoServiceError(f"no driver for {name}: a direct start knows {', '.join(catalog.DRIVERS)}")
+    request.dialect = request.dialect or CURRENT  # it is our own server: there is nothing to find out
+    request.socket_path = SOCKET
+    servers: list[Direct] = []
+
+    def connect(_request: Request) -> SeqPacket:
+        try:
+            servers.append(Direct(name, partial(warm.load, name)))
+        except OSError as error:
+            raise SystemCallError(f"cannot start a server of {name} in its cage: {error.strerror}") from None
+        return servers[-1].connection
+
+    lines: list[str] = []
+    try:
+        mount(request, say, connect)
+        lines = [line for server in servers for line in server.leave()]
+    except BaseException:
+        lines = [line for server in servers for line in server.end()]
+        raise
+    finally:
+        for line in lines:
+            say(f"{name}: {line}")
