@@ -37,8 +37,11 @@ class Middle:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._listening.close()
 
-    def relay(self, cut_at: int = -1, cut: Callable[[], object] = lambda: None) -> None:
-        """Pass on one conversation to its end; at packet number *cut_at*, drop it, call *cut*, and hang up on both."""
+    def relay(self, cut_at: int = -1, cut: Callable[[], object] = lambda: None, *, go_on: bool = False) -> None:
+        """Pass on one conversation to its end; at packet number *cut_at*, call *cut*, drop the packet and hang up on both.
+
+        ``go_on``: call *cut*, and then go on as if nothing had happened.
+        """
         helper, _ = self._listening.accept()
         with helper, self._socket() as service:
             service.connect(os.fspath(self._back))
@@ -47,13 +50,17 @@ class Middle:
                 ready, _, _ = select.select(list(other), [], [], PATIENCE)
                 assert ready, f"silence after {self.seen}"
                 for source in ready:
-                    data, fds, _, _ = socket.recv_fds(source, MOST_BYTES, MOST_FDS)
+                    try:
+                        data, fds, _, _ = socket.recv_fds(source, MOST_BYTES, MOST_FDS)
+                    except ConnectionResetError:  # it ended, and had not read all
+                        data, fds = b"", []
                     try:
                         if data:
                             self.seen.append(data[:4].decode())
                         if data and len(self.seen) - 1 == cut_at:
                             cut()
-                            return
+                            if not go_on:
+                                return
                         if not data:
                             self._hang_up(other, source)
                         else:

@@ -22,7 +22,9 @@ def test_the_demo_proves_what_it_says() -> None:
     done = subprocess.run(DEMO, cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     last = done.stdout.splitlines()[-1]
-    entries = re.match(r"demo: (\d+) entries \(.*\) of an ext4 image, served by a process with a uid of its own, no cap", last)
+    entries = re.match(
+        r"demo: (\d+) entries \(.*\) of an ext4 image, served by a process with a uid of its own, no cap", last
+    )
     assert entries and int(entries[1]) >= 500
     assert "CapEff: 0000000000000000" in done.stdout and "NoNewPrivs: 1" in done.stdout
     assert mounts() == before
