@@ -6,8 +6,8 @@ import argparse
 import sys
 
 from fuservice import __version__
+from fuservice.cli import config, listen, prove, serve, umount, units
 from fuservice.cli import list as list_command
-from fuservice.cli import listen, prove, serve, umount
 from fuservice.errors import EXIT_OK, EXIT_USAGE, LONGEST_SENTENCE, FuserviceError, printable
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"fuservice {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for command in (list_command, listen, prove, serve, umount):
+    for command in (config, list_command, listen, prove, serve, umount, units):
         command.add_command(commands)
     return top
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 #: Seconds that the helper may take for what it sends at once (hello, argv, fusedev), and for each later step.
 HELLO_TIMEOUT: Final = 5.0
 STEP_TIMEOUT: Final = 300.0
+#: In the environment: the uid of who connected, from a starter that knows better than our end of the connection.
+CALLER: Final = "FUSERVICE_CALLER"
 
 
 class Service:
@@ -125,8 +127,12 @@ class Service:
         return bool(self._hello.flags & layouts.CAN_FUSEBLK)
 
     def caller(self) -> int:
-        """Return the real uid of the helper that connected (SO_PEERCRED): whose mount it will be."""
-        return self._socket.peer().uid
+        """Return the real uid of the helper that connected: whose mount it will be.
+
+        Who connected is SO_PEERCRED's to say; in a user namespace, where others have no number, our starter's.
+        """
+        told = os.environ.get(CALLER)
+        return self._socket.peer().uid if told is None else int(told)
 
     def expect_mount_format(self, kind: int) -> None:
         """Say what the mount point must be: S_IFDIR, S_IFREG, or 0 for either. [expect_mount_format]"""

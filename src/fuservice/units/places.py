@@ -1,0 +1,46 @@
+"""Where things are: sockets, units, and the program that units start. ``fuservice config`` tells others of it."""
+
+from __future__ import annotations
+
+from fuservice.proto.layouts import SOCKET_DIRECTORY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Final
+
+#: Of every socket: its directory, and its permission bits.
+SOCKETS: Final = SOCKET_DIRECTORY
+SOCKET_MODE: Final = 0o220
+
+#: An empty filesystem, the root of all servers that units start; its unit's name is made from it (systemd.unit(5)).
+ROOT: Final = "/run/fuservice/root"
+
+#: For units of the administrator's own, and, below a prefix, for those of packages.
+SYSTEM_UNITS: Final = "/etc/systemd/system"
+PACKAGED_UNITS: Final = "lib/systemd/system"
+
+#: What any Python needs, whether or not /usr has swallowed the others. "-": if it exists (systemd.exec(5)).
+_READABLE: Final = ("/usr", "-/lib", "-/lib64", "-/etc/ld.so.cache")
+_EXECUTABLE: Final = ("/usr/lib", "-/usr/lib64", "-/lib", "-/lib64")
+
+
+class Program:
+    """How a unit starts a server: *python*, which finds this package; outside of /usr they read *directories*."""
+
+    __slots__ = ("directories", "python")
+
+    def __init__(self, python: str, directories: Sequence[str] = ()) -> None:
+        self.python, self.directories = python, tuple(directories)
+
+    def command(self, name: str) -> str:
+        """Return the command line of the server of type *name*; the instance's name ends with the caller's uid."""
+        return f"{self.python} -I -m fuservice.cli.unit {name} %i"
+
+    def words(self) -> dict[str, str]:
+        """Return what directives name: directories that are bound, and those of which code is executed."""
+        interpreter = () if self.python.startswith(_EXECUTABLE) else (self.python,)
+        return {
+            "readable": " ".join([*_READABLE, *self.directories]),
+            "executable": " ".join([*interpreter, "/usr/bin", *_EXECUTABLE, *self.directories]),
+        }

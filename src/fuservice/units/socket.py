@@ -1,0 +1,41 @@
+"""fuservice-TYPE.socket: where the mount helper connects; systemd starts an instance of the service for each connection."""
+
+from __future__ import annotations
+
+from fuservice.units.places import ROOT
+from fuservice.units.text import Directive, unit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+MOST: Final = 256  # servers of one type at once
+PER_SOURCE: Final = 64  # of one user's
+
+
+def socket(name: str, place: str, mode: int, version: int) -> str:
+    """Return the socket unit of type *name*, in directory *place* with permission bits *mode*, for systemd *version*."""
+    sections = {
+        "Unit": (
+            Directive("What `systemctl status` shows.", "Description", f"Mounts of type {name}"),
+            Directive("It listens before fstab is mounted, and until that is unmounted.", "DefaultDependencies", "no"),
+            Directive("The root of the servers.", "RequiresMountsFor", ROOT),
+            Directive("For those who wait for all sockets.", "Before", "sockets.target"),
+        ),
+        "Socket": (
+            Directive("The mount helper looks here.", "ListenSequentialPacket", f"{place}/{name}"),
+            Directive("One server for each mount, in a unit of its own.", "Accept", "yes"),
+            Directive("Who may connect may have filesystems parsed.", "SocketMode", f"{mode:04o}"),
+            Directive("The directory is root's: nobody puts a socket of theirs into it.", "DirectoryMode", "0755"),
+            Directive("Whoever connects after a stop hears that nobody listens.", "RemoveOnStop", "yes"),
+            Directive("So many mounts at once.", "MaxConnections", MOST),
+            Directive("So many of one user's.", "MaxConnectionsPerSource", PER_SOURCE),
+            Directive("A socket that was asked too often must not fail for good …", "TriggerLimitIntervalSec", 0),
+            Directive("… but be slower: this interval …", "PollLimitIntervalSec", "1s", since=255),
+            Directive("… has so many connections at most.", "PollLimitBurst", 100, since=255),
+        ),
+        "Install": (
+            Directive("Enabled, it listens from boot on.", "WantedBy", "sockets.target"),
+        ),
+    }  # fmt: skip
+    return unit(sections, f"fuservice-{name}.socket: made by `fuservice units'.", version)

@@ -1,0 +1,72 @@
+"""Fixtures around a booted machine: one for all tests that leave it as it was, with units installed for all types."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.systemd.machine import Machine
+
+
+@pytest.fixture(scope="session")
+def shared_machine() -> Iterator[Machine]:
+    """Give a machine with the units installed, and an ext4 image /srv/image with a file in it."""
+    with Machine() as machine:
+        machine.run("fuservice", "units", "install")
+        make_image(machine.root / "srv/image")
+        yield machine
+
+
+@pytest.fixture
+def machine(shared_machine: Machine) -> Iterator[Machine]:
+    """Give the shared machine, with nothing mounted and no server; at the end it must be so again."""
+    yield shared_machine
+    left = mounts(shared_machine)
+    for point in left:
+        shared_machine.run("umount", "-l", point)
+    assert not left
+    assert shared_machine.becomes(lambda: not servers(shared_machine)), servers(shared_machine)
+
+
+@pytest.fixture
+def mount(machine: Machine) -> Callable[..., str]:
+    """Give a function that mounts /srv/image in the machine and returns where."""
+
+    def make(point: str = "/mnt/a", *words: str) -> str:
+        machine.run("mkdir", "-p", point)
+        machine.run("fuservicemount", "/srv/image", point, "-t", "ext4", *words)
+        return point
+
+    return make
+
+
+def mounts(machine: Machine) -> list[str]:
+    """Return where filesystems are mounted whose servers are processes."""
+    lines = (line.split() for line in (machine.root / "proc/1/mounts").read_text().splitlines())
+    return [point for _, point, fstype, *_ in lines if fstype.startswith("fuse.")]
+
+
+def servers(machine: Machine, name: str = "*") -> list[str]:
+    """Return the units of the servers that run."""
+    words = ("list-units", "--plain", "--no-legend", "--all", f"fuservice-{name}@*.service")
+    return [line.split()[0] for line in machine.run("systemctl", *words).stdout.splitlines()]
+
+
+def main_pid(machine: Machine, unit: str) -> int:
+    """Return the process of *unit*, as it is numbered in *machine*."""
+    return int(machine.run("systemctl", "show", "--property=MainPID", "--value", unit).stdout)
+
+
+def make_image(path: Path) -> None:
+    """Make an ext4 image, with the program mkfs.ext4 as /program."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = path.with_name("content")
+    content.mkdir()
+    (content / "program").write_bytes(Path("/sbin/mkfs.ext4").read_bytes())
+    (content / "words").write_text("read through systemd\n")
+    with path.open("wb") as file:
+        file.truncate(32 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-d", content, path], check=True)

@@ -1,0 +1,129 @@
+"""Mounts whose servers systemd has started, in units: from the first connection to nothing left, and how far apart they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.systemd.conftest import main_pid, make_image, servers
+from tests.systemd.machine import Machine
+
+pytestmark = pytest.mark.needs("systemd", "fuse", "e2fsprogs", "installed", "nobody-python")
+
+Mount = Callable[..., str]
+
+
+def ours(machine: Machine) -> list[str]:
+    """Return whatever systemd knows of us, by name."""
+    lines = machine.run("systemctl", "list-units", "--all", "--plain", "--no-legend").stdout.splitlines()
+    return [line.split()[0] for line in lines if "fuservice" in line and not line.startswith("system-fuservice")]
+
+
+def test_from_installation_to_nothing_left() -> None:
+    with Machine() as machine:
+        make_image(machine.root / "srv/image")
+        machine.run("mkdir", "/mnt/a")
+        before = {"units": ours(machine), "files": machine.run("ls", "/etc/systemd/system").stdout}
+        machine.run("fuservice", "units", "install", "ext4")
+        assert (
+            machine.run("fuservice", "units", "status", "ext4").stdout == "ext4: installed; socket active; 0 servers\n"
+        )
+        machine.run("fuservicemount", "/srv/image", "/mnt/a", "-t", "ext4")
+        read = machine.run("sha256sum", "/mnt/a/program").stdout.split()[0]
+        assert read == hashlib.sha256(Path("/sbin/mkfs.ext4").read_bytes()).hexdigest()
+        assert machine.run("cat", "/mnt/a/words").stdout == "read through systemd\n"
+        (listed,) = json.loads(machine.run("fuservice", "list", "--json").stdout)
+        (unit,) = servers(machine, "ext4")
+        assert (listed["mount point"], listed["type"]) == ("/mnt/a", "ext4")
+        assert listed["pid"] == main_pid(machine, unit)
+        machine.run("fuservice", "umount", "/mnt/a")
+        assert machine.becomes(lambda: not servers(machine))
+        machine.run("fuservice", "units", "remove", "ext4")
+        assert {"units": ours(machine), "files": machine.run("ls", "/etc/systemd/system").stdout} == before
+        assert machine.run("ls", "/run/filesystems", "/run/fuservice/root", "/run/fuservice/mounts").stdout.split("\n\n") == [
+            "/run/filesystems:", "/run/fuservice/mounts:", "/run/fuservice/root:\n",
+        ]  # fmt: skip
+
+
+def test_what_is_mounted_outlives_the_removal_of_the_units(mount: Mount, machine: Machine) -> None:
+    point = mount()
+    machine.run("fuservice", "units", "remove")
+    try:
+        assert machine.run("cat", f"{point}/words").stdout == "read through systemd\n"
+        machine.run("umount", point)
+    finally:
+        machine.run("fuservice", "units", "install")
+
+
+def status(machine: Machine, pid: int) -> dict[str, str]:
+    """Return /proc/PID/status of a process of *machine*."""
+    lines = (machine.root / f"proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def test_two_instances_are_strangers_to_each_other(mount: Mount, machine: Machine) -> None:
+    points = [mount("/mnt/a"), mount("/mnt/b")]
+    pids = [main_pid(machine, unit) for unit in servers(machine)]
+    assert len(pids) == 2
+    uids = {status(machine, pid)["Uid"] for pid in pids}
+    assert len(uids) == 2 and not any(words.startswith("0") for words in uids)
+    for one, other in (pids, pids[::-1]):
+        uid = status(machine, one)["Uid"].split()[0]
+        enter = ["nsenter", "-t", str(one), "-m", "setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+        # Where the server is, with its user, and without the filters that it has besides.
+        see = f"import os; seen = os.listdir('/proc'); print(str(os.getpid()) in seen, '{other}' in seen)"
+        assert machine.run(*enter, "/usr/bin/python3", "-c", see).stdout == "True False\n"
+        signalled = machine.run(*enter, "/usr/bin/python3", "-c", f"import os; os.kill({other}, 0)", check=False)
+        assert "PermissionError" in signalled.stderr
+    for point in points:
+        machine.run("umount", point)
+
+
+def test_walls_around_a_server(mount: Mount, machine: Machine) -> None:
+    point = mount()
+    (unit,) = servers(machine)
+    pid = main_pid(machine, unit)
+    facts = status(machine, pid)
+    assert {facts[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert (facts["NoNewPrivs"], facts["Seccomp"], facts["Threads"]) == ("1", "2", "1")
+    seen = machine.run("ls", f"/proc/{pid}/root").stdout.split()
+    assert not {"home", "srv", "boot", "mnt", "opt"} & set(seen)
+    assert machine.run("env", "-C", f"/proc/{pid}/root", "ls", "etc").stdout.split() == ["ld.so.cache"]
+    for space in ("mnt", "net", "ipc", "uts", "user"):
+        assert (machine.root / f"proc/{pid}/ns/{space}").readlink() != (machine.root / f"proc/1/ns/{space}").readlink()
+    machine.run("umount", point)
+
+
+def test_a_server_that_is_killed_fails_its_mount_and_nothing_else(mount: Mount, machine: Machine) -> None:
+    first, second = mount("/mnt/a"), mount("/mnt/b")
+    unit = servers(machine)[0]
+    machine.run("systemctl", "kill", "--signal", str(signal.SIGKILL.value), unit)
+    assert machine.becomes(lambda: unit not in servers(machine))
+    answers = [machine.run("cat", f"{point}/words", check=False).returncode for point in (first, second)]
+    assert sorted(answers) == [0, 1]
+    for point in (first, second):
+        machine.run("umount", point)
+
+
+def test_the_caller_is_known_behind_the_wall_of_users(mount: Mount, machine: Machine) -> None:
+    """allow_root lets in root and whoever has mounted: the unit's server sees no uid but its own."""
+    machine.run("chmod", "0222", "/run/filesystems/ext4")
+    point = mount("/mnt/a", "-o", "allow_root")
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    assert machine.run(*as_nobody, "cat", f"{point}/words", check=False).returncode == 1
+    assert machine.run("cat", f"{point}/words").stdout
+    machine.run("umount", point)
+
+
+def test_a_damaged_image_is_one_line_in_the_journal_by_name(machine: Machine) -> None:
+    machine.run("sh", "-c", "head -c 65536 /dev/zero >/tmp/zeros; mkdir -p /mnt/a")
+    ended = machine.run("fuservicemount", "/tmp/zeros", "/mnt/a", "-t", "ext4", check=False)
+    assert ended.returncode == 1
+    said = machine.journal("--identifier=fuservice-ext4", "--output=cat").splitlines()
+    assert len([line for line in said if "ext4" in line or "magic" in line]) >= 1, said
+    assert machine.becomes(lambda: not servers(machine))
