@@ -41,11 +41,12 @@ def test_a_server_has_its_connection_its_log_and_nothing_else(listening: Listeni
     with listening.connect("hold") as connection:
         assert connection.receive(100) == b"serving"
         (server,) = listening.servers()
-        assert opened(server) == {"0": "/dev/null", "1": "pipe", "2": "pipe", "3": "socket"}
+        # 4 is where a server shows its fuse device to the listener, which is the first that it does.
+        assert opened(server) == {"0": "/dev/null", "1": "pipe", "2": "pipe", "3": "socket", "4": "socket"}
     told = json.loads(listening.ask("environment"))
     assert told == {
         "LISTEN_FDS": "1", "LISTEN_PID": str(told["pid"]), "LISTEN_FDNAMES": "connection", "LANG": "C.UTF-8",
-        "FUSERVICE_STATUS": "1", "TZ": "UTC0", "pid": told["pid"],
+        "FUSERVICE_STATUS": "1", "FUSERVICE_SUPERVISOR": "4", "TZ": "UTC0", "pid": told["pid"],
     }  # fmt: skip
 
 
@@ -70,7 +71,13 @@ def test_many_servers_at_once_each_get_their_own_connection(listening: Listening
             connection.send(b"are you there?")
             assert connection.receive(100) == b"still"
         listening.wait_for_servers(60)
-        assert opened(listening.servers()[-1]) == {"0": "/dev/null", "1": "pipe", "2": "pipe", "3": "socket"}
+        assert opened(listening.servers()[-1]) == {
+            "0": "/dev/null",
+            "1": "pipe",
+            "2": "pipe",
+            "3": "socket",
+            "4": "socket",
+        }
     listening.wait_for_servers(0)
 
 
@@ -127,7 +134,7 @@ def test_a_weaker_cage_has_no_supervision_and_no_seccomp(start: Start) -> None:
     with listening.connect("hold") as connection:
         assert connection.receive(100) == b"serving"
         (server,) = listening.servers()
-        assert status(server)["Seccomp"] == "0" and opened(server).keys() == {"0", "1", "2", "3"}
+        assert status(server)["Seccomp"] == "0" and opened(server).keys() == {"0", "1", "2", "3", "4"}
     assert listening.ask("forbidden") == b"serving"
     listening.wait_for_servers(0)
 

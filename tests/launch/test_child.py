@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fuservice.cage.plan import WALLS
-from fuservice.launch.child import DEBUG, Contained, become_server
+from fuservice.launch.child import DEBUG, ENTERED, Contained, become_server
 from fuservice.linux.channel import Channel
 from fuservice.linux.fdsockets import FdSeqPacket
 
@@ -43,9 +43,9 @@ def test_any_numbers_come_to_their_places(connection: int, log: int, handover: i
             fds = [os.dup2(fd, to) for fd, to in zip(high, (connection, log, handover), strict=True)]
             become_server("toy", fds, lambda: Contained(serve), WALLS)
         there.close()
-        assert here.receive(100) == b"toy,0,1,2,3,4"  # 4 is the directory: the hand-over is closed
+        assert here.receive(100) == b"toy,0,1,2,3,4,5"  # 5 is the directory
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert ours.receive(100).data == b""
+    assert [ours.receive(100).data for _ in range(2)] == [ENTERED, b""]
     ours.close()
     assert (tmp_path / "log").read_text() == "out err"
 
@@ -59,7 +59,8 @@ def run(log: Path, load: Callable[[], Contained], *, debug: bool = False, trial:
             signal.alarm(20)
             if debug:
                 os.environ[DEBUG] = "1"
-            become_server("toy", [there.fileno(), output.fileno(), os.dup(0)], load, WALLS, trial=trial)
+            fds = [there.fileno(), output.fileno()]
+            become_server("toy", fds, load, WALLS, trial=trial, supervised=False)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), log.read_text()
 
 

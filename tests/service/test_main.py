@@ -68,7 +68,8 @@ def forked(connection: FdSeqPacket, log: Path, driver: type[Driver] = Tiny) -> i
         pid = os.fork()
         if pid == 0:
             contained = Contained(lambda name: service_main(driver, [name]))
-            become_server(driver.name, [connection.fileno(), output.fileno(), 0], lambda: contained, WALLS)
+            fds = [connection.fileno(), output.fileno()]
+            become_server(driver.name, fds, lambda: contained, WALLS, supervised=False)
     return pid
 
 

@@ -47,7 +47,7 @@ class Seccomp(Operation):
     def __init__(self, rules: Rules, handover: int | None) -> None:
         """With a descriptor for the *handover*, the supervisor at its other end gets the listener; the kernel kills without.
 
-        The handover is closed. SystemCallError where we do not know this machine's calls.
+        The handover stays open. SystemCallError where we do not know this machine's calls.
         """
         self.rules, self.handover = rules, handover
         violation = seccomp.SECCOMP_RET_KILL_PROCESS if handover is None else seccomp.SECCOMP_RET_USER_NOTIF
@@ -63,4 +63,3 @@ class Seccomp(Operation):
             return
         with seccomp.install_with_listener(self.program) as listener:
             seccomp.hand_over(self.handover, listener.fileno())
-        os.close(self.handover)

@@ -10,7 +10,6 @@ import fcntl
 import os
 import sys
 import traceback
-from contextlib import suppress
 
 from fuservice.cage.plan import HANDOVER_FD, Profile, enter, plan
 from fuservice.errors import EXIT_BUG, EXIT_OK
@@ -22,6 +21,11 @@ if TYPE_CHECKING:
     from typing import Final, NoReturn
 
     from fuservice.cage.operations import Operation
+
+# What is said over the hand-over socket, besides the seccomp listener: that the cage is entered, and the fuse device.
+ENTERED: Final = b"entered"
+DEVICE: Final = b"device"
+SUPERVISOR: Final = "FUSERVICE_SUPERVISOR"  # in a server's environment: the number of that socket
 
 DEBUG: Final = "FUSERVICE_DEBUG"  # in the environment: log whole tracebacks
 
@@ -64,8 +68,7 @@ def become_server(
         _check_threads()
         enter(contained.cage(without, supervised=supervised))
         if supervised:
-            with suppress(OSError):  # the wall that hands over has closed it already
-                os.close(HANDOVER_FD)
+            os.write(HANDOVER_FD, ENTERED)
         code = EXIT_OK if trial else contained.serve(name)
     except BaseException as error:  # noqa: BLE001  # there is nobody above us: log it, and leave by _exit whatever it was
         os.write(2, told(error).encode("utf-8", "backslashreplace"))
@@ -89,7 +92,7 @@ def _environment(*, supervised: bool) -> None:
     os.environ.clear()
     os.environ.update(debug, LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="connection", LANG="C.UTF-8")
     if supervised:
-        os.environ["FUSERVICE_STATUS"] = "1"
+        os.environ.update({"FUSERVICE_STATUS": "1", SUPERVISOR: str(HANDOVER_FD)})
     sys.argv[1:] = []
 
 

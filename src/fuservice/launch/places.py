@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, MutableMapping
     from typing import Final
 
-_PER_SERVER: Final = 4  # descriptors of the listener: log, pidfd, hand-over, seccomp
+_PER_SERVER: Final = 4  # descriptors of the listener: log, hand-over, seccomp, fuse device
 _OWN_DESCRIPTORS: Final = 100  # sockets, warm processes, and servers while they are made
 _FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 LONGEST_NAME: Final = 64

@@ -7,7 +7,9 @@ import signal
 import time
 
 from fuservice.errors import printable
+from fuservice.launch.child import DEVICE, ENTERED
 from fuservice.launch.keeper import ERROR, WARNING
+from fuservice.launch.lifetime import Lifetime
 from fuservice.launch.state import start_time
 from fuservice.launch.voice import Voice
 from fuservice.linux import seccomp
@@ -41,6 +43,7 @@ class Server:
             "pid": pid, "start": start_time(pid), "type": birth.name, "caller": birth.caller, **facts
         }  # fmt: skip
         self._supervision: Fd | None = None
+        self._lifetime: Lifetime | None = None
         self._outside, self._born = True, time.monotonic()
         pipe, self._handover = birth.leave()
         self._voice = Voice(loop, pipe, self._say, news=self._record)
@@ -62,20 +65,34 @@ class Server:
             self._states.write(self.pid, self._facts | status)
 
     def _hear(self) -> None:
-        """Take the seccomp listener, if there is to be one; the end of file says that the cage is shut behind it."""
+        """Take the seccomp listener, if there is to be one, and the fuse device; or hear that it has entered its cage.
+
+        All of this is said before the first byte of the image was read.
+        """
         packet = self._handover.receive(_ROOM)
-        if packet.fds and self._supervision is None:
+        if packet.data == DEVICE and packet.fds:
+            self._lifetime = Lifetime(self._loop, packet.fds.pop(), self._overdue)
+        elif packet.fds and self._supervision is None:
             self._supervision = packet.fds.pop()
             self._loop.watch(self._supervision.fileno(), self._judge)
         packet.close()
-        if not packet.data:
+        if packet.data in (ENTERED, b""):
             self._enter()
+        if packet.data in (DEVICE, b""):  # nothing more is to be said
+            self._end_handover()
+
+    def _overdue(self, sentence: str) -> None:
+        self._log(ERROR, f"{self._label()}: {sentence}")
+        self.kill()
+
+    def _end_handover(self) -> None:
+        if self._handover.fileno() >= 0:
+            self._loop.forget(self._handover.fileno())
+            self._handover.close()
 
     def _enter(self) -> None:
         if self._outside:
             self._outside = False
-            self._loop.forget(self._handover.fileno())
-            self._handover.close()
             self._entered()
 
     def _check(self, now: float) -> bool:
@@ -111,7 +128,10 @@ class Server:
         if how:
             self._log(WARNING, f"{self._label()}: server ended with {how}")
         self._enter()
+        self._end_handover()
         self._end_supervision()
+        if self._lifetime is not None:
+            self._lifetime.end()
         self._states.remove(self.pid)
 
 

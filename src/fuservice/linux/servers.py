@@ -14,17 +14,19 @@ _KEY: Final = b"fuse_connection:"
 class Server:
     """A process that holds a fuse device."""
 
-    __slots__ = ("name", "pid", "read_bytes", "uid")
+    __slots__ = ("name", "parent", "pid", "read_bytes", "uid")
 
     def __init__(self, pid: int) -> None:
         """Read what /proc says of *pid*: OSError where it is gone."""
         self.pid = pid
         self.uid = os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116
-        self.name = ""
+        self.name, self.parent = "", 0
         with open(f"/proc/{pid}/status", "rb") as status:  # noqa: PTH123
             for line in status:
                 if line.startswith(b"Name:"):
                     self.name = os.fsdecode(line[5:].strip())
+                if line.startswith(b"PPid:"):
+                    self.parent = int(line[5:])
                 if line.startswith(b"Uid:"):
                     self.uid = int(line.split()[2])  # the effective one; /proc/PID is root's if it is not dumpable
         self.read_bytes: int | None = _read_bytes(pid)
@@ -51,7 +53,10 @@ def servers() -> dict[int, Server]:
         if name.isdigit():
             try:
                 for connection in _connections(name):
-                    found.setdefault(connection, Server(int(name)))
+                    known, server = found.get(connection), Server(int(name))
+                    # Whoever looks after a server has the device too: of a process and its parent it is the child who serves.
+                    if known is None or known.pid == server.parent:
+                        found[connection] = server
             except OSError:
                 continue  # it ended meanwhile, or is not ours to look into
     return found

@@ -10,6 +10,7 @@ import json
 import os
 
 from fuservice.errors import EXIT_OK
+from fuservice.launch.child import SUPERVISOR
 from fuservice.linux.fds import Fd
 from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.prove.attempt import AbsentError, BoundedError
@@ -37,6 +38,8 @@ DIED: Final = "died"
 def probe() -> int:
     """Serve one connection as fd 3: take the image, the fuse device if there is one, and an attempt; make it."""
     socket = FdSeqPacket(Fd(SOCKET))
+    if supervisor := os.environ.pop(SUPERVISOR, ""):  # where a server shows its fuse device before it reads its image
+        os.close(int(supervisor))
     os.write(2, READY + b"\n")  # so that the log names our process number, as it is outside
     _, images = socket.receive_with_fds(ROOM)
     if not images:  # a server that is only there: for others to aim at, until the connection is closed

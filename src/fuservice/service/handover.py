@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from fuservice.errors import RemoteProtocolError
 from fuservice.linux.fds import Fd
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Final
 
 FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
+SUPERVISOR: Final = "FUSERVICE_SUPERVISOR"  # the number of a socket on which our starter waits for the fuse device
 VARIABLES: Final = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 
@@ -37,3 +39,13 @@ def connected_socket(environment: MutableMapping[str, str]) -> FdSeqPacket | Non
         raise RemoteProtocolError(
             f"service socket: {error.strerror}, expected a connected AF_UNIX SEQPACKET socket"
         ) from None
+
+
+def show_supervisor(device: int) -> None:
+    """Give whoever looks after us, if anybody does, a copy of the fuse *device*: so he sees when our mount is gone.
+
+    Before the first byte of the image is read: afterwards nobody believes us.
+    """
+    if number := os.environ.pop(SUPERVISOR, ""):
+        with FdSeqPacket(Fd(int(number))) as supervisor, suppress(ConnectionError):
+            supervisor.send(b"device", device)

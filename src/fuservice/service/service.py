@@ -14,7 +14,7 @@ from fuservice.proto import messages as m
 from fuservice.proto.dialects import CURRENT
 from fuservice.proto.service_connection import ServiceConnection
 from fuservice.service.commandline import CommandLine, parse_cmdline_opts
-from fuservice.service.handover import connected_socket
+from fuservice.service.handover import connected_socket, show_supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -254,6 +254,7 @@ class Service:
         if not fusedev.is_fuse_device(device.fileno()):
             device.close()
             raise RemoteProtocolError("fusedev: expected the fuse device (character device 10:229), got something else")
+        show_supervisor(device.fileno())
         return device
 
 
