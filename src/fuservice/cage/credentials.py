@@ -18,7 +18,10 @@ FIRST_UID: Final = 2_100_000_000
 
 
 class UserNamespace(Operation):
-    """A plain user's way to the other walls: its own ids and nobody else's, and all capabilities, but only in there."""
+    """A plain user's way to the other walls: its own ids and nobody else's, and all capabilities, but only in there.
+
+    Supplementary groups stay: whoever maps his own ids must give up setgroups(2) first (user_namespaces(7)).
+    """
 
     __slots__ = ("gid", "uid")
     wall = "user"
