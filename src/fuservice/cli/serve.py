@@ -12,7 +12,6 @@ from fuservice.launch.places import check_name
 from fuservice.launch.single import serve_one
 from fuservice.linux.fds import Fd
 from fuservice.linux.fdsockets import FdSeqPacket
-from fuservice.service.handover import connected_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +33,9 @@ def add_command(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Serve until the mount is gone. FuserviceError where there is no connection, or the server did not end well."""
-    from fuservice.cli.warm import load  # a listener has this module too, and nothing of drivers
+    # A listener has this module too, but nothing of what servers are made of.
+    from fuservice.cli.warm import load
+    from fuservice.service.handover import connected_socket
 
     check_name(options.type)
     connection = connected_socket(os.environ) or _standard_input()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 #: Set where `fuservice listen` reads the log, and takes such lines for the state that `fuservice list` shows.
 TAKES_STATUS: Final = "FUSERVICE_STATUS"
+_LONGEST_VALUE: Final = 100
 
 
 def log(sentence: str) -> None:
@@ -22,7 +23,10 @@ def log(sentence: str) -> None:
 
 
 def status(**facts: str | int) -> None:
-    """Say how this server is, to the listener that started it: words without spaces, 500 bytes in all. Nothing elsewhere."""
+    """Say how this server is, to the listener that started it; nothing elsewhere.
+
+    The line may have 512 bytes (launch/words.py); values are cut after 100 characters.
+    """
     if TAKES_STATUS in os.environ:
         words = " ".join(f"{key}={_word(str(value))}" for key, value in facts.items())
         with suppress(OSError):
@@ -31,7 +35,7 @@ def status(**facts: str | int) -> None:
 
 def _word(value: str) -> str:
     """Return *value* as one printable word: what is not is shown byte by byte, as \\NNN."""
-    return "".join(c if c.isprintable() and c not in "\\ " else _octal(c) for c in value)
+    return "".join(c if c.isprintable() and c not in "\\ " else _octal(c) for c in value)[:_LONGEST_VALUE]
 
 
 def _octal(character: str) -> str:

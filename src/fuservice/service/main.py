@@ -99,6 +99,7 @@ def _mount_and_run(
                 return _give_up(service, error)
         service.send_goodbye(EXIT_OK)
         service.release()
+        status(mountpoint=mount_point)
         status(**budgets.facts())
         try:
             with Watch(budgets, budgets.time, tell=lambda: status(**budgets.facts())):
