@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,8 +13,11 @@ from fuservice.cage.plan import WALLS, Profile, plan
 from fuservice.cli import prove
 from fuservice.cli.main import main
 from fuservice.drivers import catalog
-from fuservice.prove.starts import Cloning, Start
+from tests.prove.cloning import Cloning
 from tests.support.capabilities import PROGRAMS
+
+if TYPE_CHECKING:
+    from fuservice.prove.starts import Start
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 STARTERS = [

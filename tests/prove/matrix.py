@@ -18,8 +18,8 @@ from fuservice.prove import probe
 from fuservice.prove.attempt import ALWAYS, Attempt
 from fuservice.prove.attempts import ATTEMPTS
 from fuservice.prove.outside import ground
-from fuservice.prove.starts import Cloning
 from fuservice.prove.verdict import Verdict, judge
+from tests.prove.cloning import Cloning
 
 if TYPE_CHECKING:
     from fuservice.prove.ground import Ground

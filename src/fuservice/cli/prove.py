@@ -78,16 +78,10 @@ def _serve(name: str) -> Start:
 
 
 def _direct(name: str) -> Start:
-    from fuservice.cage.plan import Profile, plan
     from fuservice.cli.probe import load
-    from fuservice.prove.starts import Cloning
+    from fuservice.prove.starts import Directly
 
-    contained = load(name)
-    uid, gid = (None, None) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
-    profile = Profile(
-        uid=uid, gid=gid, user_namespace=uid is not None, syscalls=contained.syscalls, binds=contained.binds
-    )
-    return Cloning(plan(profile))
+    return Directly(name, load(name))
 
 
 #: Option → what it says of itself, and what starts probes in this way.

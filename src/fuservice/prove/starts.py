@@ -1,26 +1,19 @@
-"""How a caged process comes to be, for a probe as for a driver: one class for each way of starting, and a table of them."""
+"""How a caged process comes to be, for a probe as for a driver: one class for each way of starting."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 
-from fuservice.cage.plan import clone_flags, enter
-from fuservice.errors import EXIT_BUG, SystemCallError
-from fuservice.launch.child import told
-from fuservice.linux.clone import clone
-from fuservice.linux.fds import Fd
-from fuservice.linux.fdsockets import FdSeqPacket
-from fuservice.prove.probe import DIED, KILLED, READY, SOCKET, probe
+from fuservice.launch.direct import Direct
+from fuservice.prove.probe import DIED, KILLED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
-    from typing import NoReturn, Self
+    from typing import Self
 
-    from fuservice.cage.operations import Operation
+    from fuservice.launch.child import Contained
     from fuservice.linux.sockets import SeqPacket
 
 
@@ -73,64 +66,32 @@ class Start:
         self.close()
 
 
-class Cloned(Served):
-    """A child of ours, without a supervisor: the kernel kills it for a system call that its cage forbids."""
-
-    def __init__(self, cage: Sequence[Operation]) -> None:
-        """Clone it, and wait until it is in *cage*; SystemCallError with its last words where it does not get there."""
-        ours, theirs = FdSeqPacket.pair()
-        reading, writing = map(Fd, os.pipe2(os.O_CLOEXEC))
-        with theirs, writing:
-            self.pid = clone(clone_flags(cage))
-            if self.pid == 0:
-                _contained(theirs.fileno(), writing.fileno(), cage)
-        self.socket, self._log = ours, reading
-        self._reaped = False
-        said = os.read(reading.fileno(), 65_536)
-        if said != READY + b"\n":
-            self.end()
-            raise SystemCallError(f"no server was started: {said.decode(errors='replace').strip()}")
-
-    def ending(self) -> tuple[str, str]:
-        _, status = os.waitpid(self.pid, 0)
-        self._reaped = True
-        code = os.waitstatus_to_exitcode(status)
-        if code == -signal.SIGSYS:
-            return KILLED, "by seccomp"
-        said = os.read(self._log.fileno(), 65_536).decode(errors="replace").strip()
-        return DIED, f"exit status {code}: {said}"
-
-    def end(self) -> None:
-        if not self._reaped:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        self.socket.close()
-        self._log.close()
-
-
-class Cloning(Start):
-    """Clones from this process, into a cage that is given: it may lack walls, which is how the attempts are tried themselves."""
+class Directly(Start):
+    """A child of ours, as of a mount helper, and nobody who looks after it."""
 
     supervised = False
 
-    def __init__(self, cage: Sequence[Operation]) -> None:
-        self._cage = cage
+    def __init__(self, name: str, contained: Contained) -> None:
+        self._name, self._contained = name, contained
 
-    def connect(self) -> Cloned:
-        return Cloned(self._cage)
+    def connect(self) -> DirectlyServed:
+        return DirectlyServed(Direct(self._name, lambda: self._contained))
 
 
-def _contained(connection: int, log: int, cage: Sequence[Operation]) -> NoReturn:
-    """Be the probe in *cage*, with descriptors as a server has them, and end."""
-    code = EXIT_BUG
-    try:
-        null = os.open(os.devnull, os.O_RDONLY)
-        copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, SOCKET + 1) for fd in (null, log, log, connection)]
-        for place, fd in enumerate(copies):
-            os.dup2(fd, place)
-        enter(cage)
-        code = probe()
-    except BaseException as error:  # noqa: BLE001  # there is nobody above us: say it, and leave by _exit whatever it was
-        os.write(2, told(error).encode("utf-8", "backslashreplace"))
-    finally:
-        os._exit(code)
+class DirectlyServed(Served):
+    """That child. The kernel kills it for a system call that its cage forbids, and does not say which it was."""
+
+    def __init__(self, direct: Direct) -> None:
+        self._direct = direct
+        self.socket, self.pid = direct.connection, direct.pid
+
+    def ending(self) -> tuple[str, str]:
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        if ended.si_status == signal.SIGSYS and ended.si_code != os.CLD_EXITED:
+            return KILLED, "by seccomp"
+        return DIED, f"with {'exit status' if ended.si_code == os.CLD_EXITED else 'signal'} {ended.si_status}"
+
+    def end(self) -> None:
+        self.socket.close()
+        self._direct.end()
