@@ -90,6 +90,43 @@ def test_the_list_says_what_guards_each_attempt(capsys: pytest.CaptureFixture[st
     assert "files: read /etc/passwd: who the machine's users are (root, landlock, seccomp)\n" in capsys.readouterr().out
 
 
+def listener(*words: str | Path, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """Start ``fuservice listen memtree --prove-first`` with more words; it does not outlive us."""
+    listen = [PROGRAMS / "fuservice", "listen", "memtree", "--prove-first", *words]
+    command: list[str | Path] = ["setpriv", "--pdeathsig=KILL", "--", *before, *listen]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/")
+
+
+@pytest.mark.needs("root", "fuse", "installed")
+def test_a_listener_proves_first_and_then_listens(tmp_path: Path) -> None:
+    with listener(f"--socket-dir={tmp_path}/sockets") as program:
+        assert program.stdout is not None and program.stderr is not None
+        assert program.stdout.readline() == f"listening on {tmp_path}/sockets/memtree\n"
+        program.terminate()
+        said = program.stderr.read()
+        assert program.wait(20) == 0
+    assert "attempts, 0 not contained" in said
+
+
+@pytest.mark.needs("root", "fuse", "installed")
+def test_a_listener_whose_cage_cannot_be_proven_does_not_listen(tmp_path: Path) -> None:
+    no_files = ("prlimit", "--fsize=0")  # so that there is nothing to aim at
+    with listener(f"--socket-dir={tmp_path}/sockets", before=no_files) as program:
+        said, complaints = program.communicate(timeout=60)
+    assert (program.returncode, said) == (1, "") and not (tmp_path / "sockets").exists()
+    assert complaints.splitlines()[-1] == (
+        "fuservice: listen: --prove-first: the cage does not hold, or could not be tried: see above"
+    )
+
+
+@pytest.mark.needs("installed")
+def test_a_weaker_cage_is_not_proven(tmp_path: Path) -> None:
+    with listener(f"--socket-dir={tmp_path}/sockets", "--cage=-seccomp") as program:
+        _, complaints = program.communicate(timeout=60)
+    assert program.returncode == 64
+    assert complaints.splitlines()[-1] == "fuservice: listen: --prove-first is for the whole cage: leave out --cage"
+
+
 def test_no_such_type(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prove", "nosuch"]) == 64
     assert capsys.readouterr().err.startswith("fuservice: no driver for type `nosuch'")

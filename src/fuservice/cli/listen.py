@@ -7,7 +7,7 @@ import sys
 
 from fuservice.cli import contained
 from fuservice.drivers import catalog
-from fuservice.errors import PolicyError, UsageError
+from fuservice.errors import EXIT_OK, PolicyError, UsageError
 from fuservice.launch import state, warm
 from fuservice.launch.activator import Activator
 from fuservice.launch.places import check_name, inherited_sockets
@@ -37,6 +37,8 @@ def add_command(commands: Commands) -> None:
     command.add_argument("--fresh-after", default=1000, type=_count, metavar="N",
                          help="servers after which the process that they are copies of is replaced (%(default)s)")  # fmt: skip
     contained.add_options(command)
+    command.add_argument("--prove-first", action="store_true",
+                         help="listen only if nothing gets out of the cage: see fuservice-prove(8)")  # fmt: skip
     command.add_argument("--dry-run", action="store_true", help="print the cage that servers would enter, and end")
     command.set_defaults(run=run)
 
@@ -72,6 +74,8 @@ def run(options: argparse.Namespace) -> None:
     if not types:
         raise UsageError(f"listen: which types? There are {', '.join(catalog.DRIVERS)}")
     without = contained.prepare(options)
+    if options.prove_first:
+        _prove(types, without)
     activator = Activator(
         _programs(types, without, options.fresh_after), _directory(options.socket_dir), log=contained.Log(),
         states=state.States(state.directory()), manager=manager, facts={"cage": contained.cage_word(without)},
@@ -87,6 +91,18 @@ def _programs(types: Sequence[str], without: Sequence[str], most: int) -> Mappin
         first.setdefault(catalog.where(name), name)
     program = [sys.executable, "-I", "-m", "fuservice.cli.warm"]
     return {name: [*program, *warm.arguments(first[catalog.where(name)], without, most)] for name in types}
+
+
+def _prove(types: Sequence[str], without: Sequence[str]) -> None:
+    """Prove the cage of each driver, in a process of its own: what proves need not stay in a listener's memory."""
+    if without:
+        raise UsageError("listen: --prove-first is for the whole cage: leave out --cage")
+    words = ["prove", "--listen", *dict.fromkeys({catalog.where(name): name for name in types}.values())]
+    code = "import sys; from fuservice.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    program = [sys.executable, "-I", "-c", code, *words]
+    proof = os.posix_spawn(program[0], program, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)])
+    if os.waitstatus_to_exitcode(os.waitpid(proof, 0)[1]) != EXIT_OK:
+        raise PolicyError("listen: --prove-first: the cage does not hold, or could not be tried: see above")
 
 
 def _show(types: Sequence[str], without: Sequence[str]) -> None:
