@@ -62,7 +62,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 @contextmanager
 def helper(point: Path, sockets: Path) -> Iterator[subprocess.Popen[str]]:
     """Have a helper that mounts memtree on *point*."""
-    command = [PROGRAMS / "fuservicemount", point, "-t", "memtree", f"--socket-dir={sockets}"]
+    command: list[str | Path] = [PROGRAMS / "fuservicemount", point, "-t", "memtree", f"--socket-dir={sockets}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         yield process
 
@@ -151,6 +151,6 @@ def test_without_a_connection_it_says_what_it_is_for(capsys: pytest.CaptureFixtu
 def test_a_stream_is_no_connection(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        command = [PROGRAMS / "fuservice", "serve", "memtree"]
-        done = subprocess.run(command, stdin=theirs, capture_output=True, text=True, check=False, timeout=20)
+        command: list[str | Path] = [PROGRAMS / "fuservice", "serve", "memtree"]
+        done = subprocess.run(command, stdin=theirs.fileno(), capture_output=True, text=True, check=False, timeout=20)
     assert done.returncode == 64 and "not an AF_UNIX SOCK_SEQPACKET socket: expected a connection" in done.stderr

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -109,6 +109,11 @@ def test_after_so_many_servers_it_begins_anew(start: Start) -> None:
     listening.wait_for_servers(0)
 
 
+def changed(before: Mapping[int, int]) -> int:
+    """Return how many of the processes, with what exec_time() said of them *before*, have executed a program since."""
+    return sum(exec_time(pid) != stack for pid, stack in before.items())
+
+
 def test_it_begins_anew_when_its_code_has_changed_on_the_disk(start: Start) -> None:
     """An upgrade replaces files; here one of them only gets another time."""
     listening = start(f"more={COLD}")
@@ -117,10 +122,11 @@ def test_it_begins_anew_when_its_code_has_changed_on_the_disk(start: Start) -> N
     was = path.stat()
     try:
         os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns + 1_000_000_000))
+        wait_until(lambda: listening.ask("hold") == b"serving" and changed(before) == 1, "a new program")
         assert listening.ask("hold") == b"serving"
     finally:
         os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
-    assert sum(exec_time(pid) != stack for pid, stack in before.items()) == 1
+    assert changed(before) == 1
     listening.wait_for_servers(0)
 
 

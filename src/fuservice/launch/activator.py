@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 
 from fuservice.errors import SystemCallError
 from fuservice.launch.birth import Birth
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from fuservice.linux.notify import Manager
 
 _AT_ONCE: Final = 64  # connections that are accepted in one turn
+_NOBODY: Final = -1  # whose refusal it is when the kernel refuses
 _LISTENERS: Final = 1  # in the order of a turn: what concerns those who are served comes first
 
 
@@ -161,7 +163,12 @@ class Activator:
                 raise SystemCallError(f"{path}: cannot listen there: {error.strerror}") from None
         for name, listener in self._listeners.items():
             listener.do_not_block()
-            self._loop.watch(listener.fileno(), lambda name=name, at=listener: self._accept(name, at), _LISTENERS)  # type: ignore[misc]
+            self._listen_to(name, listener)
+
+    def _listen_to(self, name: str, listener: Listener, _now: float = 0.0) -> bool:
+        if listener.fileno() >= 0:  # not closed meanwhile
+            self._loop.watch(listener.fileno(), partial(self._accept, name, listener), _LISTENERS)
+        return False
 
     def _unbind(self) -> None:
         for listener in self._listeners.values():
@@ -179,7 +186,10 @@ class Activator:
             except (
                 OSError
             ) as error:  # the peer is gone already, or we are out of descriptors: the next one may fare better
-                self._log(WARNING, f"{name}: cannot accept: {error.strerror}")
+                self._loop.forget(listener.fileno())  # until the next tick: poll would say so again and again
+                self._loop.tick(partial(self._listen_to, name, listener))
+                if told := self._refusals.tell(_NOBODY, f"cannot accept: {error.strerror}", time.monotonic()):
+                    self._log(WARNING, f"{name}: {told}")
                 return
             caller = connection.peer().uid
             refusal = self._slots.take(caller)
