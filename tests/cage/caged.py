@@ -12,7 +12,9 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from fuservice.cage.operations import Operation
 from fuservice.cage.plan import HANDOVER_FD, Profile, clone_flags, enter, plan
+from fuservice.fuse import watch
 from fuservice.linux import prctl
 from fuservice.linux.clone import CLONE_PARENT, clone
 from fuservice.linux.fds import Fd
@@ -44,7 +46,7 @@ class Caged:
             flags = clone_flags(operations)
             self.pid = _cloned_by_nobody(flags) if self.profile.user_namespace else clone(flags)
             if self.pid == 0:
-                _be_server(connection, output.fileno(), theirs.fileno(), lambda: enter(operations), act)
+                _be_server(connection, output.fileno(), theirs.fileno(), lambda: contain(operations), act)
         self.violations: list[Violation] = []
         self._supervisor = threading.Thread(target=self._supervise, args=(os.pidfd_open(self.pid),))
         self._listener: Fd | None = None
@@ -90,6 +92,12 @@ class Caged:
             while not self._log.closed and (more := os.read(self._log.fileno(), 65_536)):
                 self._said += more
         return self._said.decode(errors="replace")
+
+
+def contain(operations: Sequence[Operation]) -> None:
+    """Enter the cage as a server does, whose timer runs by then."""
+    watch.arm()
+    enter(operations)
 
 
 def become_nobody() -> None:

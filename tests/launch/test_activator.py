@@ -129,6 +129,12 @@ def test_a_forbidden_system_call_is_named_and_ends_the_server(listening: Listeni
     assert listening.ask("hold") == b"serving"
 
 
+def test_a_server_has_no_timer_with_which_to_take_a_forbidden_call_back(listening: Listening) -> None:
+    assert listening.ask("interrupts") == b""
+    said = listening.wait_for("server ended with signal 9")
+    assert "]: killed: tried the system call setitimer, which its cage forbids" in said
+
+
 def test_a_weaker_cage_has_no_supervision_and_no_seccomp(start: Start) -> None:
     listening = start("without=seccomp,pid")
     with listening.connect("hold") as connection:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import sys
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 
 from fuservice.drivers.memtree import MemtreeDriver
 from fuservice.launch import keeper, warm
@@ -96,6 +99,12 @@ def forbidden() -> int:
     return hold()
 
 
+def interrupts() -> int:
+    """Try to be interrupted by signals: they would take a forbidden call back before anybody could look."""
+    signal.setitimer(signal.ITIMER_REAL, 0.000_01, 0.000_01)
+    return hold()
+
+
 def raises() -> int:
     """Have a bug."""
     raise RuntimeError("a bug in a server")
@@ -107,20 +116,28 @@ def memtree() -> int:
     return service_main(MemtreeDriver, ["memtree"])
 
 
-TOYS = (hold, environment, closes, talk, flood, shout, states, fails, crashes, forbidden, raises, memtree)
+TOYS = (hold, environment, closes, talk, flood, shout, states, fails, crashes, forbidden, interrupts, raises, memtree)
 SERVICES = {toy.__name__: toy for toy in TOYS}
-#: Names of warm processes of their own: one that does not survive a fork, and those that cannot start.
-COLD, BROKEN, NOTHING = "cold", "broken", "nothing"
+#: Names of warm processes of their own: one that does not survive a fork, one that cannot be imported, and one that cannot
+#: while flaw() exists.
+COLD, BROKEN, FLAWED = "cold", "broken", "flawed"
+
+
+def flaw(listener: int) -> Path:
+    """Return the path of a file that says that the code of FLAWED on the disk is not good, to the listener of this pid."""
+    return Path(tempfile.gettempdir(), f"fuservice-flaw-{listener}")
 
 
 def load(name: str) -> Contained:
     """Do what cli/warm.py does for drivers."""
-    if name == BROKEN:
+    if name == BROKEN or (name == FLAWED and flaw(os.getppid()).exists()):
         raise RuntimeError("cannot be imported")
     if name == COLD:
         from tests.launch import fragile
 
         return Contained(lambda _: fragile.serve(), warm=False)
+    if name == FLAWED:
+        return Contained(lambda _: hold(), syscalls=("read",))
     return Contained(lambda asked: SERVICES[asked](), syscalls=("read",))
 
 

@@ -41,8 +41,6 @@ OURS: dict[str, int] = {
     "F_GET_SEALS": profile._F_GET_SEALS,
     "AT_EMPTY_PATH": profile._AT_EMPTY_PATH,
     "PR_SET_NAME": profile._PR_SET_NAME,
-    "ITIMER_REAL": profile._ITIMER_REAL,
-    "SIGALRM": profile._SIGALRM,
     "SOL_SOCKET": profile._SOL_SOCKET,
 }
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fuservice.drivers.memtree import Memtree
+from fuservice.fuse import watch
 from fuservice.launch import warm
 from fuservice.launch.activator import Activator
 from fuservice.launch.child import Contained
@@ -79,7 +80,7 @@ class TakenOver(Driver):
 
 def load(_name: str) -> Contained:
     """Return the driver as warm processes know it."""
-    return Contained(lambda asked: service_main(TakenOver, [asked]), syscalls=TakenOver.syscalls)
+    return Contained(lambda asked: service_main(TakenOver, [asked]), prepare=watch.arm, syscalls=TakenOver.syscalls)
 
 
 def listen(directory: str) -> None:

@@ -17,7 +17,6 @@ _FIOCLEX, _FIONBIO = 0x5451, 0x5421  # asm-generic/ioctls.h: close on exec, (non
 _F_GET_SEALS: Final = 1034  # linux/fcntl.h
 _AT_EMPTY_PATH: Final = 0x1000
 _PR_SET_NAME: Final = 15
-_ITIMER_REAL, _SIGALRM = 0, 14  # linux/time.h, asm-generic/signal.h
 _SOL_SOCKET, _SO_PASSRIGHTS = 1, 83  # asm-generic/socket.h
 _WHOLE: Final = 0xFFFF_FFFF
 
@@ -29,9 +28,9 @@ SERVE: Final[Mapping[str, Sequence[Check]]] = {
     "munmap": (), "mremap": (), "brk": (),
     "close": (), "exit_group": (),
     "clock_gettime": (),  # where the vDSO cannot tell the time
-    "restart_syscall": (), "rt_sigreturn": (),  # the kernel's own: after a stop, after a signal
-    # The watch over the time of a request (fuse/watch.py): one timer, one signal.
-    "setitimer": ((0, _WHOLE, (_ITIMER_REAL,)),), "rt_sigaction": ((0, _WHOLE, (_SIGALRM,)),),
+    # The kernel's own: after a stop, after a tick of the timer that was set before (fuse/watch.py). None of its own: signals
+    # at its will would take a forbidden call back before the supervisor has seen it.
+    "restart_syscall": (), "rt_sigreturn": (),
 }  # fmt: skip
 
 #: What the conversation with the helper takes besides, on the socket and on the descriptors that come through it.

@@ -9,6 +9,7 @@ from fuservice.cage.plan import enter
 from fuservice.cage.profile import Profile
 from fuservice.drivers import catalog
 from fuservice.errors import EXIT_FAILURE
+from fuservice.fuse import watch
 from fuservice.service.main import service_main
 from fuservice.service.service import CALLER
 from fuservice.units.inside import cage
@@ -28,6 +29,7 @@ def main() -> int:
     _, name, instance = sys.argv
     driver = catalog.find(name)
     os.environ[CALLER] = instance.rpartition("-")[2]  # N-PID-UID (systemd.socket(5)): the connection shows no other uid
+    watch.arm()
     try:
         enter(cage(profile(driver)))
     except OSError as error:

@@ -6,6 +6,7 @@ import sys
 
 from fuservice.drivers import catalog
 from fuservice.errors import EXIT_OK, FuserviceError
+from fuservice.fuse import watch
 from fuservice.launch import warm
 from fuservice.launch.child import Contained
 from fuservice.service.main import service_main
@@ -15,8 +16,9 @@ def load(name: str) -> Contained:
     """Import the driver of type *name*, which may serve others too."""
     driver = catalog.find(name)
     return Contained(
-        lambda asked: service_main(driver, [asked]), syscalls=driver.syscalls, binds=driver.binds, warm=driver.warm
-    )
+        lambda asked: service_main(driver, [asked]), prepare=watch.arm,
+        syscalls=driver.syscalls, binds=driver.binds, warm=driver.warm,
+    )  # fmt: skip
 
 
 def main() -> int:

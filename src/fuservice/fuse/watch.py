@@ -7,7 +7,8 @@ be interrupted between any two of its bytecodes, as by MemoryError; one that swa
 further tick. What is beyond it: a single call into C, whose end Python waits for, so a driver works in pieces.
 
 Fewer ticks, and the error would come late; more would wake an idle machine for nothing.
-System calls: rt_sigaction(2) and setitimer(2) when it begins and ends, rt_sigreturn(2) at each tick.
+System calls: rt_sigaction(2) and setitimer(2) when it begins and ends, rt_sigreturn(2) at each tick. Whoever will be in a cage
+without the first two calls arm() before.
 """
 
 from __future__ import annotations
@@ -44,6 +45,29 @@ def in_driver(frame: FrameType | None, callers: frozenset[str]) -> bool:
     return False
 
 
+class Alarm:
+    """SIGALRM, of which a process has one, and the watch that it is for now."""
+
+    def __init__(self) -> None:
+        self.tick_ms = 0  # of a timer that runs for good; 0: each watch has a timer of its own
+        self.watch: Watch | None = None
+
+    def ring(self, _number: int, frame: FrameType | None) -> None:
+        """Be the handler of the signal."""
+        if self.watch is not None:
+            self.watch.look(frame)
+
+
+ALARM: Final = Alarm()
+
+
+def arm() -> None:
+    """Start a timer for all watches to come, for good: they make no system call then. In the main thread."""
+    ALARM.tick_ms = LONGEST_TICK
+    signal.signal(signal.SIGALRM, ALARM.ring)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_TICK / 1000, LONGEST_TICK / 1000)
+
+
 class Watch:
     """Keeps *time*, one of *budgets*, for what *callers* call, in a ``with``: in the main thread, which gives us its SIGALRM.
 
@@ -56,17 +80,22 @@ class Watch:
     ) -> None:  # fmt: skip
         self._budgets, self._time, self._callers, self._tell = budgets, time, callers, tell
         self._request = self._ticks = self._told = 0
-        self._tick_ms = max(1, min(LONGEST_TICK, time.limit // TICKS))
+        self._tick_ms = ALARM.tick_ms or max(1, min(LONGEST_TICK, time.limit // TICKS))
 
     def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGALRM, self._tick)
-        signal.setitimer(signal.ITIMER_REAL, self._tick_ms / 1000, self._tick_ms / 1000)
+        self._outer, ALARM.watch = ALARM.watch, self
+        if not ALARM.tick_ms:
+            self._before = signal.signal(signal.SIGALRM, ALARM.ring)
+            signal.setitimer(signal.ITIMER_REAL, self._tick_ms / 1000, self._tick_ms / 1000)
 
     def __exit__(self, *_error: object) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self._before)
+        ALARM.watch = self._outer
+        if not ALARM.tick_ms:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._before)
 
-    def _tick(self, _number: int, frame: FrameType | None) -> None:
+    def look(self, frame: FrameType | None) -> None:
+        """Judge the request that *frame* works on, at a tick; BudgetError where it has taken too long."""
         self._tell_overruns()
         request = self._budgets.request()
         if request != self._request or (frame is not None and session.waits_in(frame)):

@@ -33,13 +33,18 @@ DEBUG: Final = "FUSERVICE_DEBUG"  # in the environment: log whole tracebacks
 class Contained:
     """A driver as this room sees it: what its cage has beside that of every server, and what its server does there."""
 
-    __slots__ = ("binds", "serve", "syscalls", "warm")
+    __slots__ = ("binds", "prepare", "serve", "syscalls", "warm")
 
     def __init__(
-        self, serve: Callable[[str], int], *, syscalls: Sequence[str] = (), binds: Sequence[str] = (), warm: bool = True
-    ) -> None:
-        """*serve* gets the type, and returns the exit code. *warm*: the driver may be imported before the fork."""
-        self.serve, self.syscalls, self.binds, self.warm = serve, syscalls, binds, warm
+        self, serve: Callable[[str], int], *, prepare: Callable[[], None] = lambda: None,
+        syscalls: Sequence[str] = (), binds: Sequence[str] = (), warm: bool = True,
+    ) -> None:  # fmt: skip
+        """*serve* gets the type, and returns the exit code. *prepare* is called in the same process, before it is contained.
+
+        *warm*: the driver may be imported before the fork.
+        """
+        self.serve, self.prepare = serve, prepare
+        self.syscalls, self.binds, self.warm = syscalls, binds, warm
 
     def cage(self, without: Collection[str], *, supervised: bool = True) -> Sequence[Operation]:
         """Return the cage of a server that this user starts, and looks after if it is *supervised*, *without* some walls."""
@@ -66,6 +71,7 @@ def become_server(
         _environment(supervised=supervised)
         contained = load()
         _check_threads()
+        contained.prepare()
         enter(contained.cage(without, supervised=supervised))
         if supervised:
             os.write(HANDOVER_FD, ENTERED)

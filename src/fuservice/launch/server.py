@@ -105,10 +105,12 @@ class Server:
     def _judge(self) -> None:
         """It tried a system call that its cage forbids, and waits for our answer: none but its end."""
         assert self._supervision is not None
-        violation = seccomp.receive(self._supervision.fileno())
-        if violation is not None:
-            call = printable(violation.name)
-            self._log(ERROR, f"{self._label()}: killed: tried the system call {call}, which its cage forbids")
+        listener = self._supervision.fileno()
+        violation = seccomp.receive(listener)
+        # A signal of its own takes a call back: who does that before we have asked for its name ends without one.
+        if violation is not None or not seccomp.is_over(listener):
+            call = f"the system call {printable(violation.name)}" if violation and violation.name else "a system call"
+            self._log(ERROR, f"{self._label()}: killed: tried {call}, which its cage forbids")
             self.kill()
         self._end_supervision()
 

@@ -102,7 +102,10 @@ def hand_over(connection: int, listener: int) -> None:
 
 
 class Violation:
-    """A system call that the filter did not allow. Whoever made it waits, until it is killed."""
+    """A system call that the filter did not allow. Whoever made it waits, until it is killed.
+
+    Unless a signal of its own interrupted it before we asked: then *name* is "", and the call failed with EINTR.
+    """
 
     __slots__ = ("arguments", "name", "pid")
 
@@ -114,21 +117,30 @@ class Violation:
 def receive(listener: int) -> Violation | None:
     """Return the violation that waits at *listener*, or None. Never blocks; never answers: the process must be killed.
 
-    None too where the process was killed meanwhile.
+    None too where the process has ended meanwhile.
     """
-    poll = select.poll()
-    poll.register(listener, select.POLLIN)
-    if not any(events & select.POLLIN for _, events in poll.poll(0)):  # the ioctl would wait
+    if not _events(listener) & select.POLLIN:  # the ioctl would wait
         return None
     notice = bytearray(SECCOMP_NOTIF.size)
     try:
         fcntl.ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, notice)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.EINTR):
-            return None
-        raise
+        if error.errno != errno.ENOENT:
+            raise
+        return Violation(0, "", ())
     _, pid, _, number, architecture, _, *arguments = SECCOMP_NOTIF.unpack(notice)
     machine = syscalls.this_machine()
     ours = syscalls.MACHINES[machine][1] == architecture
     name = syscalls.name_of(number, machine) if ours else f"system call {number} of another architecture"
     return Violation(pid, name, tuple(arguments))
+
+
+def is_over(listener: int) -> bool:
+    """Say whether nobody is left under the filter of *listener*."""
+    return bool(_events(listener) & select.POLLHUP)
+
+
+def _events(listener: int) -> int:
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    return sum(events for _, events in poll.poll(0))
