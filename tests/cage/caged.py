@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fuservice.cage.operations import Operation
 from fuservice.cage.plan import HANDOVER_FD, Profile, clone_flags, enter, plan
 from fuservice.fuse import watch
 from fuservice.linux import prctl
@@ -23,6 +23,9 @@ from fuservice.linux.listener import Listener
 from fuservice.linux.seccomp import Violation, receive
 from fuservice.service import Driver, service_main
 from tests.support.capabilities import PROGRAMS
+
+if TYPE_CHECKING:
+    from fuservice.cage.operations import Operation
 
 NOBODY = 65_534
 PLAIN = Profile(uid=NOBODY, gid=NOBODY, user_namespace=True)
