@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ import pytest
 from fuservice.launch import warm
 from tests.launch.listening import Listening
 from tests.launch.test_activator import is_gone, opened
-from tests.launch.toys import BROKEN, COLD
+from tests.launch.toys import BROKEN, COLD, FLAWED, flaw
 from tests.support.processes import status
 from tests.support.waiting import wait_until
 
@@ -140,6 +141,32 @@ def test_sighup_loads_the_code_anew_and_servers_live_on(listening: Listening) ->
         assert listening.ask("hold") == b"serving"
         connection.send(b"are you there?")
         assert connection.receive(100) == b"still"
+    listening.wait_for_servers(0)
+
+
+def test_code_that_is_not_good_costs_connections_to_it_and_nothing_else_until_it_is_mended(
+    start: Start, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(10)
+        manager.bind(f"{tmp_path}/notify")
+        listening = start(f"more={FLAWED}", environment={"NOTIFY_SOCKET": f"{tmp_path}/notify"})
+        assert manager.recv(1000).startswith(b"READY=1\n")
+        flaw(listening.program.pid).touch()
+        try:
+            with listening.connect(FLAWED) as before:
+                assert before.receive(100) == b"serving"
+                listening.signal(signal.SIGHUP)
+                assert [manager.recv(1000).partition(b"\n")[0] for _ in range(2)] == [b"RELOADING=1", b"READY=1"]
+                assert listening.ask(FLAWED) == b""
+                said = listening.wait_for(f"3 {FLAWED}: cannot start a server: its warm process has ended")
+                assert "RuntimeError: cannot be imported" in said
+                assert listening.ask("hold") == b"serving"
+                before.send(b"are you there?")
+                assert before.receive(100) == b"still"
+        finally:
+            flaw(listening.program.pid).unlink()
+        assert listening.ask(FLAWED) == b"serving"
     listening.wait_for_servers(0)
 
 
