@@ -265,7 +265,7 @@ def test_a_plain_user_listens_in_the_runtime_directory_and_contains_servers_in_a
         assert os.listdir(place / "fuservice-servers") == os.listdir(place / "fuservice") == []
     finally:
         listening.program.stop()
-        for directory in (place / "fuservice-servers", place / "fuservice", place):
+        for directory in filter(Path.exists, (place / "fuservice-servers", place / "fuservice", place)):
             directory.rmdir()
 
 

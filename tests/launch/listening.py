@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuservice.linux.fdsockets import FdSeqPacket
-from tests.support.processes import Program, servers, status, warm_processes
+from tests.support.processes import Program, servers, warm_processes
 from tests.support.waiting import wait_until
 
 PATIENCE = 5.0
@@ -41,10 +41,6 @@ class Listening:
     def warm(self) -> list[int]:
         """Return the pids of the warm processes."""
         return warm_processes(self.program.pid)
-
-    def memory(self) -> int:
-        """Return what the listener has of its own in memory, in KiB (proc_pid_status(5), RssAnon)."""
-        return int(status(self.program.pid)["RssAnon"].split()[0])
 
     def servers(self) -> list[int]:
         """Return the pids of the servers."""

@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -40,9 +42,15 @@ def test_it_holds_few_descriptors_and_few_rights(listening: Listening) -> None:
     assert lines["CapInh"].strip("0") == ""
 
 
-def test_the_listener_has_imported_no_driver_and_no_engine(listening: Listening) -> None:
-    """It is a small process: the toys are no driver, but their listener has imported memtree with them, so ask the real one."""
-    assert listening.memory() < 32 << 10
+def test_a_listener_imports_no_driver_and_no_engine() -> None:
+    code = "import sys; from fuservice.cli import main; main.parser(['listen']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split() if name.startswith("fuservice.")}
+    assert "fuservice.launch.activator" in loaded
+    foreign = {
+        name for name in loaded if name.startswith(("fuservice.drivers.", "fuservice.fuse", "fuservice.service"))
+    }
+    assert foreign == {"fuservice.drivers.catalog"}
 
 
 def test_killed_it_is_replaced_and_its_servers_live_on(listening: Listening) -> None:

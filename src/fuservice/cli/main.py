@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 
 from fuservice import __version__
-from fuservice.cli import config, listen, prove, serve, umount, units
-from fuservice.cli import list as list_command
 from fuservice.errors import EXIT_OK, EXIT_USAGE, LONGEST_SENTENCE, FuserviceError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
+    from typing import Final, NoReturn
+
+COMMANDS: Final = ("config", "list", "listen", "prove", "serve", "umount", "units")  # each a module beside this one
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,21 +25,23 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser of the command line, as far as it is about the commands *names*."""
     top: argparse.ArgumentParser = Parser(  # also the class of the commands' parsers
         prog="fuservice", description="Mount filesystems that you do not trust.", epilog="To mount: fuservicemount(8)."
     )
     top.add_argument("--version", action="version", version=f"fuservice {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for command in (config, list_command, listen, prove, serve, umount, units):
-        command.add_command(commands)
+    for name in names:
+        import_module(f"fuservice.cli.{name}").add_command(commands)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out *argv* (without the program's name); return the exit code."""
-    options = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    # A listener lives long, and shall be no larger than its own code.
+    options = parser(words[:1] if words and words[0] in COMMANDS else COMMANDS).parse_args(words)
     try:
         options.run(options)
     except FuserviceError as error:
