@@ -6,7 +6,7 @@ import json
 import os
 
 from fuservice.drivers import catalog
-from fuservice.errors import FuserviceError, SystemCallError
+from fuservice.errors import FuserviceError, SystemCallError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ def add_command(commands: Commands) -> None:
     how = command.add_mutually_exclusive_group()
     for name, (words, _) in STARTS.items():
         how.add_argument(f"--{name}", dest="start", action="store_const", const=name, default="listen", help=words)
+    how.add_argument(
+        "--unit", metavar="UNIT", help="start by systemd, as this template unit says: fuservice-TYPE@.service"
+    )
     command.add_argument("--list", action="store_true", help="print what would be tried, what for, and what guards it")
     command.add_argument("--json", action="store_true", help="print for programs")
     command.set_defaults(run=run)
@@ -42,17 +45,26 @@ def run(options: argparse.Namespace) -> None:
     if options.list:
         _list(as_json=options.json)
         return
-    escaped = [escape for name in types for escape in prove(name, options.start, as_json=options.json)]
+    if options.unit and options.types:
+        raise UsageError("prove: a unit knows its type: leave out TYPE")
+    if options.unit:
+        escaped = _prove(options.unit, "unit", lambda: _unit(options.unit), as_json=options.json)
+    else:
+        escaped = [escape for name in types for escape in prove(name, options.start, as_json=options.json)]
     if escaped:
         raise FuserviceError(f"prove: the cage does not hold: {', '.join(escaped)}")
 
 
 def prove(name: str, how: str, *, as_json: bool = False) -> list[str]:
     """Prove the cage of type *name*, started as *how* says; print it; return the names of what was not contained."""
+    return _prove(name, how, lambda: STARTS[how][1](name), as_json=as_json)
+
+
+def _prove(name: str, how: str, begin: Callable[[], Start], *, as_json: bool) -> list[str]:
     from fuservice.prove.proof import prove as attempts  # forty modules that no other command needs
 
     try:
-        with STARTS[how][1](name) as start:
+        with begin() as start:
             verdicts = [*attempts(start)]
     except OSError as error:
         raise SystemCallError(f"prove: {error}") from None
@@ -82,6 +94,12 @@ def _direct(name: str) -> Start:
     from fuservice.prove.starts import Directly
 
     return Directly(name, load(name))
+
+
+def _unit(name: str) -> Start:
+    from fuservice.prove.unit import Unit
+
+    return Unit(name)
 
 
 #: Option → what it says of itself, and what starts probes in this way.
