@@ -32,15 +32,15 @@ mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 "$root/sys/fs/cgroup"
 mount -t tmpfs -o mode=755,nosuid,size=4m tmpfs "$root/dev"
 node() { mknod -m "$2" "$root/dev/$1" "$3" "$4" "$5"; }
 node null 666 c 1 3; node zero 666 c 1 5; node full 666 c 1 7; node random 666 c 1 8; node urandom 666 c 1 9
-node tty 666 c 5 0; node fuse 666 c 10 229
+node tty 666 c 5 0; node fuse 666 c 10 229; node autofs 600 c 10 235
 mkdir "$root/dev/pts" "$root/dev/shm" "$root/dev/mqueue"
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5,nosuid,noexec devpts "$root/dev/pts"
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$root/dev/shm"
 mount -t mqueue -o nosuid,nodev,noexec mqueue "$root/dev/mqueue"
 ln -s pts/ptmx "$root/dev/ptmx"
 ln -s /proc/self/fd "$root/dev/fd"
-: >"$root/dev/console"
-mount --bind /dev/null "$root/dev/console"
+# A node of its own: whoever resets a console gives it another mode and owner, and the machine's /dev/null is everybody's.
+node console 600 c 1 3
 
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs "$root/run"
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$root/tmp"
