@@ -42,8 +42,11 @@ def cgroup2() -> Path | None:
 class Machine:
     """A booted machine; leaving the context powers it off."""
 
-    def __init__(self, files: Mapping[str, str] | None = None, lower: str = "/") -> None:
-        """Boot it, with *files* (path → text) in it from the start, over the file tree *lower* (or an overlay's list)."""
+    def __init__(self, files: Mapping[str, str | bytes | Path] | None = None, lower: str = "/") -> None:
+        """Boot it over the file tree *lower* (or an overlay's list), with *files* in it from the start.
+
+        These are path → content, or where a symbolic link leads.
+        """
         hierarchy = cgroup2()
         assert hierarchy is not None, "no cgroup2 is mounted"
         self._workshop = Path(tempfile.mkdtemp(prefix="fuservice-machine-"))
@@ -51,15 +54,14 @@ class Machine:
         self._cgroup.mkdir()
         for name in ("root", "ram", "files"):
             (self._workshop / name).mkdir()
-        for path, text in (files or {}).items():
-            place = self._workshop / "files" / path.lstrip("/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text)
+        for path, content in (files or {}).items():
+            _put(self._workshop / "files" / path.lstrip("/"), content)
         self._start(lower)
         self.pid = 0
         if not holds_within(60, self._is_up, 0.01):
+            said = self.log
             self.power_off()
-            raise AssertionError(f"systemd did not boot: {self.log}")
+            raise AssertionError(f"systemd did not boot: {said}")
 
     def _start(self, lower: str) -> None:
         boot: list[str | Path] = ["sh", BOOT, lower, self._workshop, REPOSITORY]
@@ -150,6 +152,14 @@ class Machine:
         self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
     ) -> None:
         self.power_off()
+
+
+def _put(place: Path, content: str | bytes | Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, Path):
+        place.symlink_to(content)
+    else:
+        place.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def main(words: Sequence[str]) -> int:

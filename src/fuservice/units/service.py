@@ -63,7 +63,7 @@ WALLS: Final[Mapping[str, Sequence[Directive]]] = {
                   "@system-service landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp"),
         Directive("… but no privileged call, no io_uring, no keys, no processes of others. The server itself goes on to "
                   "allow a few dozen.",
-                  "SystemCallFilter", "~@privileged @resources @mount @aio @keyring @setuid @ipc @timer"),
+                  "SystemCallFilter", "~@privileged @resources @mount @aio @keyring @setuid @ipc"),
         Directive("Python gets an error for what is refused while it starts.", "SystemCallErrorNumber", "EPERM"),
         Directive("No namespaces: they are a way to rights over parts of the kernel.", "RestrictNamespaces", "yes"),
         Directive("No other kinds of execution domains.", "LockPersonality", "yes"),
