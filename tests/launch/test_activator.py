@@ -135,6 +135,13 @@ def test_a_server_has_no_timer_with_which_to_take_a_forbidden_call_back(listenin
     assert "]: killed: tried the system call setitimer, which its cage forbids" in said
 
 
+def test_a_server_whose_supervision_cannot_be_arranged_is_killed(listening: Listening) -> None:
+    with listening.connect("babbles"):
+        said = listening.wait_for("server ended with signal 9")
+    assert "]: killed: what it hands over cannot be taken: a packet that was cut" in said
+    assert listening.ask("hold") == b"serving"
+
+
 def test_a_weaker_cage_has_no_supervision_and_no_seccomp(start: Start) -> None:
     listening = start("without=seccomp,pid")
     with listening.connect("hold") as connection:

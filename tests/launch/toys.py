@@ -15,6 +15,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from fuservice.cage.plan import HANDOVER_FD
 from fuservice.drivers.memtree import MemtreeDriver
 from fuservice.launch import keeper, warm
 from fuservice.launch.activator import Activator
@@ -99,6 +100,12 @@ def forbidden() -> int:
     return hold()
 
 
+def babbles() -> int:
+    """Say to its supervisor what no server says."""
+    os.write(HANDOVER_FD, b"x" * 1000)
+    return hold()
+
+
 def interrupts() -> int:
     """Try to be interrupted by signals: they would take a forbidden call back before anybody could look."""
     signal.setitimer(signal.ITIMER_REAL, 0.000_01, 0.000_01)
@@ -116,7 +123,22 @@ def memtree() -> int:
     return service_main(MemtreeDriver, ["memtree"])
 
 
-TOYS = (hold, environment, closes, talk, flood, shout, states, fails, crashes, forbidden, interrupts, raises, memtree)
+TOYS = (
+    hold,
+    environment,
+    closes,
+    talk,
+    flood,
+    shout,
+    states,
+    fails,
+    crashes,
+    forbidden,
+    babbles,
+    interrupts,
+    raises,
+    memtree,
+)
 SERVICES = {toy.__name__: toy for toy in TOYS}
 #: Names of warm processes of their own: one that does not survive a fork, one that cannot be imported, and one that cannot
 #: while flaw() exists.

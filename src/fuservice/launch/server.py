@@ -69,7 +69,16 @@ class Server:
 
         All of this is said before the first byte of the image was read.
         """
-        packet = self._handover.receive(_ROOM)
+        try:
+            packet = self._handover.receive(_ROOM)
+        except BlockingIOError:
+            return
+        except (
+            OSError
+        ) as error:  # it is not as we have made it, or we have no descriptors left: nobody could look after it
+            self._overdue(f"killed: what it hands over cannot be taken: {error.strerror}")
+            self._end_handover()
+            return
         if packet.data == DEVICE and packet.fds:
             self._lifetime = Lifetime(self._loop, packet.fds.pop(), self._overdue)
         elif packet.fds and self._supervision is None:
