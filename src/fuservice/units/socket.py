@@ -9,8 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-MOST: Final = 256  # servers of one type at once
-PER_SOURCE: Final = 64  # of one user's
+MOST: Final = 64  # servers of one type at once: so many starts, at most, wait for the processor before a mount that is meant
+PER_SOURCE: Final = 32  # of one user's
 
 
 def socket(name: str, place: str, mode: int, version: int) -> str:
