@@ -55,7 +55,7 @@ def test_a_mount_is_a_row(yard: Yard) -> None:
     assert {"ro", "nosuid", "nodev", "user_id=0"} <= set(options)
     assert row == {
         "mount point": str(point), "source": str(yard.image), "type": "ext4", "driver": "ext4", "uid": FIRST_UID + yard.server_of(point),
-        "pid": yard.server_of(point), "cage": "whole",
+        "pid": yard.server_of(point), "cage": "whole", "unit": None,
         "socket": "/run/filesystems/ext4",
     }  # fmt: skip
 

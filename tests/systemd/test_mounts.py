@@ -41,6 +41,7 @@ def test_from_installation_to_nothing_left() -> None:
         (unit,) = servers(machine, "ext4")
         assert (listed["mount point"], listed["type"]) == ("/mnt/a", "ext4")
         assert listed["pid"] == main_pid(machine, unit)
+        assert (listed["unit"], listed["cage"]) == (unit, "systemd")
         machine.run("fuservice", "umount", "/mnt/a")
         assert machine.becomes(lambda: not servers(machine))
         machine.run("fuservice", "units", "remove", "ext4")
@@ -112,12 +113,27 @@ def test_a_server_that_is_killed_fails_its_mount_and_nothing_else(mount: Mount, 
 
 def test_the_caller_is_known_behind_the_wall_of_users(mount: Mount, machine: Machine) -> None:
     """allow_root lets in root and whoever has mounted: the unit's server sees no uid but its own."""
-    machine.run("chmod", "0222", "/run/filesystems/ext4")
     point = mount("/mnt/a", "-o", "allow_root")
     as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     assert machine.run(*as_nobody, "cat", f"{point}/words", check=False).returncode == 1
     assert machine.run("cat", f"{point}/words").stdout
     machine.run("umount", point)
+
+
+def test_the_log_of_a_mount_is_that_of_its_server(mount: Mount, machine: Machine) -> None:
+    points = [mount("/mnt/a", "-d"), mount("/mnt/b", "-d")]
+    machine.run("ls", *points)
+    machine.journal()
+    logs = [machine.run("fuservice", "log", point).stdout for point in points]
+    for log in logs:
+        assert "READDIR" in log.upper() and log.count("systemd[1]: Started fuservice-ext4@") == 1
+    machine.run("systemctl", "kill", "--signal=KILL", *servers(machine))
+    assert machine.becomes(lambda: not servers(machine))
+    assert "READDIR" in machine.run("fuservice", "log", points[0]).stdout.upper()  # by the name of its type
+    for point in points:
+        machine.run("umount", point)
+    refused = machine.run("fuservice", "log", "/mnt/a", check=False)
+    assert refused.returncode == 64 and "nothing that a service serves" in refused.stderr
 
 
 def test_a_damaged_image_is_one_line_in_the_journal_by_name(machine: Machine) -> None:

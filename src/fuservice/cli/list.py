@@ -13,6 +13,7 @@ from fuservice.cli import direct, records
 from fuservice.helper.record import namespace
 from fuservice.launch import state
 from fuservice.linux import mountinfo
+from fuservice.linux.cgroup import unit
 from fuservice.linux.servers import connection_number, servers
 from fuservice.linux.statmount import mount_id
 
@@ -48,11 +49,19 @@ class Row:
         return {
             "mount point": self.mount.mount_point, "source": self.mount.source, "type": self.mount.fstype.partition(".")[2] or None,
             "driver": server.name if server else None, "uid": server.uid if server else None, "pid": server.pid if server else None,
-            "cage": self.told.get("cage") or ("whole" if self.facts.get("socket") == direct.SOCKET else None),
+            "cage": self._cage(),
             "since": int(since) if since.isdigit() else None, "read": server.read_bytes if server else None,
             "options": f"{self.mount.mount_options},{self.mount.super_options}", "socket": self.facts.get("socket"),
-            "budgets": budgets(self.told),
+            "unit": unit(server.pid) if server else None, "budgets": budgets(self.told),
         }  # fmt: skip
+
+    def _cage(self) -> str | None:
+        """Return what its starter has recorded of its cage, or who has built it."""
+        if self.facts.get("socket") == direct.SOCKET:
+            return "whole"
+        kind = self.mount.fstype.partition(".")[2]
+        in_unit = self.server and (unit(self.server.pid) or "").startswith(f"fuservice-{kind}@")
+        return self.told.get("cage") or ("systemd" if in_unit else None)
 
     def as_words(self) -> list[str]:
         """Return the row for people."""

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Final, NoReturn
 
-COMMANDS: Final = ("config", "list", "listen", "prove", "serve", "umount", "units")  # each a module beside this one
+#: Each is a module beside this one.
+COMMANDS: Final = ("config", "list", "listen", "log", "prove", "serve", "umount", "units")
 
 
 class Parser(argparse.ArgumentParser):
