@@ -27,7 +27,7 @@ FS_IOC_GETFLAGS: Final = 0x80086601
 FS_IOC_SETFLAGS: Final = 0x40086602
 FS_NODUMP_FL: Final = 0x40
 FUSE_DEV_IOC_CLONE: Final = 0x8004E500
-FIOASYNC: Final = 0x5452  # asm-generic/ioctls.h
+FIGETBSZ: Final = 2  # linux/fs.h
 F_OWNER_EX_PID: Final = 1
 F_SETOWN_EX: Final = 15  # asm-generic/fcntl.h
 AT_EMPTY_PATH: Final = 0x1000
@@ -156,14 +156,14 @@ def link_image(ground: Ground) -> None:
 @GRANTED.attempt("ioctl on the fuse device", "what the kernel offers there beyond a session: a second device, backing files",
                  ("seccomp",))  # fmt: skip
 def fuse_ioctl(ground: Ground) -> None:
-    """Clone the device onto a second descriptor, as multi-threaded servers do, and ask for signals from it."""
+    """Clone the device onto a second descriptor, as multi-threaded servers do; and ask what every file can be asked."""
     if ground.fuse is None:
         raise AbsentError("/dev/fuse cannot be opened")
     fuse = ground.fuse
     first_that_succeeds(
         [
             lambda: call("ioctl", fuse, FUSE_DEV_IOC_CLONE, fuse.to_bytes(4, "little")),
-            lambda: call("ioctl", fuse, FIOASYNC, (1).to_bytes(4, "little")),
+            lambda: call("ioctl", fuse, FIGETBSZ, buffer(bytes(4))),
         ]
     )
 
