@@ -20,6 +20,7 @@ from fuservice.drivers.memtree import MemtreeDriver
 from fuservice.launch import keeper, warm
 from fuservice.launch.activator import Activator
 from fuservice.launch.child import DEBUG, Contained
+from fuservice.launch.groups import Groups, delegated
 from fuservice.launch.state import States
 from fuservice.linux.notify import Manager
 from fuservice.service import service as service_module
@@ -177,10 +178,11 @@ def listen(directory: str, *words: str) -> None:
 
     programs = {name: command("toys") for name in SERVICES}
     programs |= {name: command(name) for name in options.get("more", "").split(",") if name}
+    place = delegated()
     activator = Activator(
         programs, directory, log=lambda level, line: print(f"{level} {line}", file=sys.stderr, flush=True),
         states=States(f"{directory}-servers"), manager=Manager(os.environ), facts={"cage": "as typed"},
-        per_uid=int(options.get("per_uid", "32")),
+        per_uid=int(options.get("per_uid", "32")), groups=Groups(place) if place else None,
     )  # fmt: skip
     activator.run(lambda paths: print("ready", len(paths), flush=True))
     print("ended", flush=True)

@@ -7,9 +7,10 @@ import sys
 
 from fuservice.cli import contained
 from fuservice.drivers import catalog
-from fuservice.errors import EXIT_OK, PolicyError, UsageError
+from fuservice.errors import EXIT_OK, PolicyError, SystemCallError, UsageError
 from fuservice.launch import state, warm
 from fuservice.launch.activator import Activator
+from fuservice.launch.groups import Groups, delegated
 from fuservice.launch.places import check_name, inherited_sockets
 from fuservice.launch.slots import PER_UID
 from fuservice.linux.notify import Manager
@@ -79,9 +80,18 @@ def run(options: argparse.Namespace) -> None:
     activator = Activator(
         _programs(types, without, options.fresh_after), _directory(options.socket_dir), log=contained.Log(),
         states=state.States(state.directory()), manager=manager, facts={"cage": contained.cage_word(without)},
-        mode=options.socket_mode, per_uid=options.per_uid, inherited=inherited,
+        mode=options.socket_mode, per_uid=options.per_uid, inherited=inherited, groups=_groups(),
     )  # fmt: skip
     activator.run(_ready)
+
+
+def _groups() -> Groups | None:
+    place = delegated()
+    try:
+        return None if place is None else Groups(place)
+    except OSError as error:
+        sentence = f"listen: {error.filename}: {error.strerror}: the control group was delegated, and cannot be divided"
+        raise SystemCallError(sentence) from None
 
 
 def _programs(types: Sequence[str], without: Sequence[str], most: int) -> Mapping[str, Sequence[str]]:

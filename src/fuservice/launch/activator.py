@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Final
 
+    from fuservice.launch.groups import Groups
     from fuservice.launch.state import States
     from fuservice.linux.notify import Manager
 
@@ -40,18 +41,19 @@ class Activator:
 
     def __init__(
         self, programs: Mapping[str, Sequence[str]], directory: str, *, log: Callable[[int, str], None], states: States, manager: Manager, facts: Mapping[str, str], mode: int = 0o220, per_uid: int = PER_UID,
-        inherited: Mapping[str, Listener] | None = None,
+        inherited: Mapping[str, Listener] | None = None, groups: Groups | None = None,
     ) -> None:  # fmt: skip
         """*programs*: type → the warm process for it; types with equal ones share one process. Nothing is bound before run().
 
         *facts* are recorded of each server; *inherited* are the sockets, by type, that we need not bind: they are ours now.
+        *groups* gives each server a control group, where one was delegated to us.
         """
         for name in programs:
             check_name(name)
         self._directory, self._mode, self._per_uid = directory, mode, per_uid
         self._log, self._states, self._manager, self._facts = log, states, manager, facts
         self._listeners = dict(inherited or {})
-        self._loop = Loop()
+        self._loop, self._groups = Loop(), groups
         self._servers: dict[int, Server] = {}
         self._refusals = Refusals()
         commands = {name: tuple(command) for name, command in programs.items()}
@@ -212,9 +214,15 @@ class Activator:
 
     def _born(self, birth: Birth, pid: int) -> None:
         keeper = self._keepers[birth.name]
-        self._servers[pid] = Server(
+        server = self._servers[pid] = Server(
             birth, pid, self._loop, self._states, self._facts, log=self._log, entered=keeper.has_entered
         )
+        if self._groups is not None:
+            try:
+                self._groups.add(pid)
+            except OSError as error:  # its budgets are walls too
+                self._log(ERROR, f"{birth.name}[{pid}]: killed: {error.filename}: {error.strerror}")
+                server.kill()
 
     def _bury(self) -> bool:
         """Reap one child, if one has ended; say whether there was one."""
@@ -228,6 +236,8 @@ class Activator:
             for keeper in self._keepers.values():  # its first word may be there to be read: it came before its end
                 keeper.hear()
         how = how_it_ended(os.waitstatus_to_exitcode(os.waitpid(ended.si_pid, 0)[1]))
+        if self._groups is not None:
+            self._groups.remove(ended.si_pid)
         server = self._servers.pop(ended.si_pid, None)
         if server is not None:
             server.bury(how)
