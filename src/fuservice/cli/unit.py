@@ -29,6 +29,7 @@ def main() -> int:
     _, name, instance = sys.argv
     driver = catalog.find(name)
     os.environ[CALLER] = instance.rpartition("-")[2]  # N-PID-UID (systemd.socket(5)): the connection shows no other uid
+    os.environ["LISTEN_PID"] = str(os.getpid())  # with PrivatePIDs=, systemd says what our number is outside
     watch.arm()
     try:
         enter(cage(profile(driver)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from fuservice.cage import plan
 from fuservice.cage.operations import Operation
@@ -62,8 +63,12 @@ def _no_capabilities() -> bool:
 
 
 def _no_network() -> bool:
-    with open("/proc/self/net/dev", encoding="ascii") as file:  # noqa: PTH123
-        return [line.split(":")[0].strip() for line in file][2:] == ["lo"]
+    """No route leads anywhere: proc_pid_net(5). Interfaces may be there that the kernel makes for each namespace."""
+    with open("/proc/self/net/route", encoding="ascii") as file:  # noqa: PTH123
+        routes = list(file)[1:]
+    with suppress(FileNotFoundError), open("/proc/self/net/ipv6_route", encoding="ascii") as file:  # noqa: PTH123
+        routes += [line for line in file if line.split()[-1] != "lo"]
+    return not routes
 
 
 def _own_root() -> bool:

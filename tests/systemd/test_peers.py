@@ -1,0 +1,69 @@
+"""Our service in somebody else's unit, as libfuse's example has it: a hardened template that starts the program itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.capabilities import PROGRAMS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.systemd.machine import Machine
+
+pytestmark = pytest.mark.needs("systemd", "fuse", "e2fsprogs", "installed", "nobody-python")
+
+SOCKET = """[Socket]
+ListenSequentialPacket=/run/filesystems/theirs
+Accept=yes
+SocketMode=0220
+RemoveOnStop=yes
+"""
+SERVICE = f"""[Service]
+ExecStart={PROGRAMS}/fuservice-ext4
+Type=exec
+DynamicUser=true
+ProtectSystem=strict
+ProtectHome=true
+PrivateTmp=true
+PrivateDevices=true
+PrivateUsers=true
+PrivateNetwork=true
+ProtectKernelTunables=true
+RestrictAddressFamilies=AF_UNIX
+RestrictNamespaces=true
+LockPersonality=true
+MemoryDenyWriteExecute=true
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
+CapabilityBoundingSet=
+NoNewPrivileges=true
+DevicePolicy=closed
+UMask=7777
+"""
+UNITS = {"theirs.socket": SOCKET, "theirs@.service": SERVICE}
+
+
+@pytest.fixture
+def theirs(machine: Machine) -> Iterator[str]:
+    """Give a type whose servers start in such a unit."""
+    for name, text in UNITS.items():
+        machine.run("tee", f"/etc/systemd/system/{name}", text=text)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "theirs.socket")
+    yield "theirs"
+    machine.run("systemctl", "stop", "theirs.socket")
+    for name in UNITS:
+        machine.run("rm", f"/etc/systemd/system/{name}")
+    machine.run("systemctl", "daemon-reload")
+
+
+def test_our_service_serves_from_a_unit_that_knows_nothing_of_ours(theirs: str, machine: Machine) -> None:
+    machine.run("mkdir", "-p", "/mnt/a")
+    machine.run("fuservicemount", "/srv/image", "/mnt/a", "-t", theirs)
+    assert machine.run("cat", "/mnt/a/words").stdout == "read through systemd\n"
+    machine.run("umount", "/mnt/a")
