@@ -1,9 +1,12 @@
 """Directories: listing, and finding one name.
 
-A directory is read from front to back, hashed or not. Its blocks are those that its map really has: a hole is damage, noted
-and skipped, and a directory has at most as many blocks as the filesystem. Those of ordinary size are remembered as a
-dictionary of their names; for larger ones a look-up searches the bytes for the name and parses only where it occurs.
-(The hash index is not used yet.)
+A directory is listed from front to back, hashed or not. Its blocks are those that its map really has: a hole is damage,
+noted and skipped, and a directory has at most as many blocks as the filesystem.
+
+A look-up has three ways. Directories of ordinary size are remembered as a dictionary of their names. In a large one with a
+hash index the index leads to the block, until so many look-ups have cost as much as remembering it would have. In one too
+large to be remembered, and without an index or with a damaged one, the bytes are searched for the name, and parsed only
+where it occurs.
 
 Directories with damage are remembered: their sound entries are served, but a name that is not among them is EIO, not
 ENOENT, and so is the end of the listing, because what was lost is not known.
@@ -17,9 +20,12 @@ import stat
 
 from fuservice.drivers.ext4 import features
 from fuservice.drivers.ext4.caches import Generations
-from fuservice.drivers.ext4.damage import damaged
-from fuservice.drivers.ext4.data import mapped_runs
+from fuservice.drivers.ext4.checksums import Checksums
+from fuservice.drivers.ext4.damage import damaged, wrong_checksum
+from fuservice.drivers.ext4.data import find, mapped_runs
 from fuservice.drivers.ext4.dirblocks import DirFormat, find_name, parse_block
+from fuservice.drivers.ext4.htree import leaves
+from fuservice.drivers.ext4.inodes import INDEX_FL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,9 +44,12 @@ MOST_EMPTY: Final = 4_000_000
 #: What a remembered name costs besides its bytes, as Python objects, in bytes: measured, rounded up.
 NAME_COST: Final = 128
 _CHUNK: Final = 1 << 18  # bytes of one read, at most
+#: A directory of fewer blocks is remembered at once: a dictionary answers faster than an index.
+_FEW_BLOCKS: Final = 32
 _INLINE_FIRST: Final = 60  # bytes of an inline directory in i_block; the parent's number is the first four
 _NO_BLOCK: Final = -1
 _MOST_DAMAGED: Final = 10_000
+_MOST_COUNTED: Final = 10_000  # directories whose look-ups are counted
 #: Stands in the cache for the names of a directory that has too many.
 _TOO_MANY: Final[dict[bytes, int]] = {}
 
@@ -52,7 +61,7 @@ def _weight(names: dict[bytes, int]) -> int:
 class Directories:
     """The directories of *volume*; keeps at most about *cache_bytes* of names."""
 
-    __slots__ = ("_damaged", "_form", "_limit", "_names", "_volume")
+    __slots__ = ("_damaged", "_form", "_limit", "_names", "_searches", "_unindexed", "_volume")
 
     def __init__(self, volume: Volume, cache_bytes: int) -> None:
         superblock = volume.superblock
@@ -62,13 +71,12 @@ class Directories:
         self._limit = cache_bytes // 2  # of each generation, so of each directory
         self._names: Generations[int, dict[bytes, int]] = Generations(self._limit, _weight)
         self._damaged: dict[int, str] = {}
+        self._searches: dict[int, int] = {}  # inode: look-ups by its index so far
+        self._unindexed: set[int] = set()  # inodes whose index is damaged
 
     def find(self, inode: Inode, name: bytes) -> int:
         """Return the inode number that *name* has in directory *inode*; ENOENT, or EIO where that cannot be known."""
-        names = self._names.get(inode.ino)
-        if names is None:
-            names = self._remember(inode)
-        ino = self._search(inode, name) if names is _TOO_MANY else names.get(name, 0)
+        ino = self._number(inode, name)
         if ino:
             return ino
         if len(name) > 255:
@@ -76,6 +84,77 @@ class Directories:
         if inode.ino in self._damaged:
             raise damaged(f"{self._damaged[inode.ino]}: whether the directory had that name is not known")
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def _number(self, inode: Inode, name: bytes) -> int:
+        """Return the inode number that *name* has, 0 where it is not found."""
+        names = self._names.get(inode.ino)
+        if names is None:
+            if self._searches_index(inode):
+                return self._by_index(inode, name)
+            names = self._remember(inode)
+        if names is not _TOO_MANY:
+            return names.get(name, 0)
+        return self._by_index(inode, name) if self._is_indexed(inode) else self._search(inode, name)
+
+    def _is_indexed(self, inode: Inode) -> bool:
+        """Say whether the directory has a hash index, as far as is known a good one."""
+        indexed = inode.flags & INDEX_FL and self._volume.superblock.compat & features.DIR_INDEX and not inode.inline
+        return bool(indexed) and inode.ino not in self._unindexed
+
+    def _searches_index(self, inode: Inode) -> bool:
+        """Say whether the next look-up should go by the index: until they have parsed as many blocks as there are."""
+        blocks = inode.size >> self._volume.superblock.shift
+        if blocks < _FEW_BLOCKS or not self._is_indexed(inode):
+            return False
+        searches = self._searches.get(inode.ino, 0)
+        if len(self._searches) > _MOST_COUNTED:
+            self._searches.clear()
+        self._searches[inode.ino] = searches + 1
+        return searches < blocks
+
+    def _by_index(self, inode: Inode, name: bytes) -> int:
+        """Look *name* up by the hash index; without it where that is damaged."""
+        try:
+            logicals = leaves(lambda logical: self._block(inode, logical), self._volume.superblock, name)
+            blocks = [(logical, self._block(inode, logical)) for logical in logicals]
+        except OSError as error:
+            self._volume.metadata.complain(f"directory {inode.ino} is searched without its index: {error.strerror}")
+            if len(self._unindexed) < _MOST_DAMAGED:
+                self._unindexed.add(inode.ino)
+            return self._search(inode, name)
+        for logical, data in blocks:
+            for _behind, ino, _kind, candidate in self._parse(inode, data, 0, len(data), logical).names:
+                if candidate == name:
+                    return ino
+        return 0
+
+    def _block(self, inode: Inode, logical: int) -> bytes:
+        """Return logical block *logical*, which the index names; EIO where the directory has none there."""
+        metadata = self._volume.metadata
+        if logical << metadata.superblock.shift >= inode.size:
+            raise damaged(f"directory {inode.ino}: its index names block {logical}, behind its end")
+        start, _end, target = find(metadata, inode, logical)
+        if not target:
+            raise damaged(f"directory {inode.ino}: its index names block {logical}, a hole")
+        data = self._sound(inode, logical, target + logical - start)
+        if data is None:
+            raise wrong_checksum(f"directory {inode.ino}, block {logical}")
+        return data
+
+    def _sound(self, inode: Inode, logical: int, number: int) -> bytes | None:
+        """Return logical block *logical*, the filesystem's *number*; None, and damage is noted, where its checksum is wrong."""
+        data = self._volume.metadata.sound_block(number, Checksums.directory, inode)
+        if data is None:
+            self._complain(inode, f"block {logical}: its checksum is wrong")
+        return data
+
+    def _is_sound(self, inode: Inode, logical: int, data: bytes) -> bool:
+        """Say the same of a block that was read with others."""
+        checksums = self._volume.metadata.checksums
+        if checksums is None or checksums.directory(inode, 0, data):
+            return True
+        self._complain(inode, f"block {logical}: its checksum is wrong")
+        return False
 
     def entries(self, inode: Inode, position: int) -> Iterator[Name]:
         """Yield the entries behind *position* (0: all); each begins with the position that resumes behind it."""
@@ -129,7 +208,9 @@ class Directories:
             for logical in range(start, end, at_once):
                 count, block = min(at_once, end - logical), target + logical - start
                 if count == 1:
-                    yield logical, metadata.block(block)
+                    one = self._sound(inode, logical, block)
+                    if one is not None:
+                        yield logical, one
                 else:
                     yield logical, metadata.device.read(block << superblock.shift, count << superblock.shift)
         if following < below:
@@ -166,7 +247,10 @@ class Directories:
         names: dict[bytes, int] = {}
         for logical, data in self._blocks(inode, 0, max(1, _CHUNK // size)):
             for at in range(0, len(data), size):
-                for _behind, ino, _kind, name in self._parse(inode, data, at, at + size, logical + at // size).names:
+                block = data[at : at + size]
+                if not self._is_sound(inode, logical + at // size, block):
+                    continue
+                for _behind, ino, _kind, name in self._parse(inode, block, 0, size, logical + at // size).names:
                     if name not in names:  # of two with the same name, the first one counts
                         names[name] = ino
             if len(names) > most:
@@ -179,15 +263,16 @@ class Directories:
         searched = parsed = 0
         if name in (b"", b".", b".."):
             return 0
-        for _logical, data in self._blocks(inode, 0, max(1, _CHUNK // size)):
+        for logical, data in self._blocks(inode, 0, max(1, _CHUNK // size)):
             searched += len(data)
             at = data.find(name)
             while at >= 0:
                 start = at - at % size
                 parsed += 1
-                ino = find_name(self._form, data, start, start + size, name)
-                if ino:
-                    return ino
+                if self._is_sound(inode, logical + start // size, data[start : start + size]):
+                    ino = find_name(self._form, data, start, start + size, name)
+                    if ino:
+                        return ino
                 at = data.find(name, start + size)
             if searched > MOST_SEARCHED or parsed > MOST_PARSED:
                 raise damaged(f"directory {inode.ino} is too large to be searched")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Final
 
 HAS_JOURNAL: Final = 0x4
+DIR_INDEX: Final = 0x20
 SPARSE_SUPER2: Final = 0x200
 
 FILETYPE: Final = 0x2
@@ -22,6 +23,7 @@ EXTENTS: Final = 0x40
 BITS_64: Final = 0x80
 FLEX_BG: Final = 0x200
 EA_INODE: Final = 0x400
+CSUM_SEED: Final = 0x2000
 LARGEDIR: Final = 0x4000
 INLINE_DATA: Final = 0x8000
 ENCRYPT: Final = 0x10000
@@ -29,6 +31,7 @@ CASEFOLD: Final = 0x20000
 
 SPARSE_SUPER: Final = 0x1
 HUGE_FILE: Final = 0x8
+GDT_CSUM: Final = 0x10
 BIGALLOC: Final = 0x200
 METADATA_CSUM: Final = 0x400
 
@@ -44,7 +47,7 @@ INCOMPAT_NAMES: Final = {
     FLEX_BG: "flex_bg",
     EA_INODE: "ea_inode",
     0x1000: "dirdata",
-    0x2000: "metadata_csum_seed",
+    CSUM_SEED: "metadata_csum_seed",
     LARGEDIR: "large_dir",
     INLINE_DATA: "inline_data",
     ENCRYPT: "encrypt",
@@ -55,7 +58,7 @@ INCOMPAT_NAMES: Final = {
 #: makes a look-up depend on Unicode tables, and a look-up without them would deny names that exist. encrypt is served:
 #: an encrypted object answers ENOKEY, as from the kernel without the key, and the others are plain.
 INCOMPAT_SERVED: Final = (
-    FILETYPE | RECOVER | META_BG | EXTENTS | BITS_64 | 0x100 | FLEX_BG | EA_INODE | 0x2000 | LARGEDIR | INLINE_DATA | ENCRYPT
+    FILETYPE | RECOVER | META_BG | EXTENTS | BITS_64 | 0x100 | FLEX_BG | EA_INODE | CSUM_SEED | LARGEDIR | INLINE_DATA | ENCRYPT
 )  # fmt: skip
 
 RO_COMPAT_NAMES: Final = {
@@ -63,7 +66,7 @@ RO_COMPAT_NAMES: Final = {
     0x2: "large_file",
     0x4: "btree_dir",
     HUGE_FILE: "huge_file",
-    0x10: "uninit_bg",
+    GDT_CSUM: "uninit_bg",
     0x20: "dir_nlink",
     0x40: "extra_isize",
     0x80: "has_snapshot",
