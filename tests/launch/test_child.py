@@ -53,15 +53,18 @@ def test_any_numbers_come_to_their_places(connection: int, log: int, handover: i
 def run(log: Path, load: Callable[[], Contained], *, debug: bool = False, trial: bool = False) -> tuple[int, str]:
     """Return exit code and log of a server without walls."""
     here, there = FdSeqPacket.pair()
-    with here, there, log.open("wb") as output:
+    ours, theirs = Channel.pair()
+    with here, there, theirs, log.open("wb") as output:
         pid = os.fork()
         if pid == 0:
             signal.alarm(20)
             if debug:
                 os.environ[DEBUG] = "1"
-            fds = [there.fileno(), output.fileno()]
-            become_server("toy", fds, load, WALLS, trial=trial, supervised=False)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), log.read_text()
+            fds = [there.fileno(), output.fileno(), theirs.fileno()]
+            become_server("toy", fds, load, WALLS, trial=trial)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    ours.close()
+    return code, log.read_text()
 
 
 def interrupted(_: str) -> int:

@@ -16,6 +16,7 @@ from fuservice.errors import ImageError
 from fuservice.fuse import abi
 from fuservice.fuse.filesystem import ROOT_NODE, Attr, DirEntry, Entry, Filesystem
 from fuservice.launch.child import Contained, become_server
+from fuservice.linux.channel import Channel
 from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.linux.listener import Listener
 from fuservice.service import Driver, ImageArgument, service_main
@@ -64,12 +65,14 @@ class Tiny(Driver):
 
 def forked(connection: FdSeqPacket, log: Path, driver: type[Driver] = Tiny) -> int:
     """Return the pid of a server for *connection*, whose output goes to *log*."""
-    with connection, log.open("ab") as output:
+    nobody, handover = Channel.pair()
+    nobody.close()
+    with connection, handover, log.open("ab") as output:
         pid = os.fork()
         if pid == 0:
             contained = Contained(lambda name: service_main(driver, [name]))
-            fds = [connection.fileno(), output.fileno()]
-            become_server(driver.name, fds, lambda: contained, WALLS, supervised=False)
+            fds = [connection.fileno(), output.fileno(), handover.fileno()]
+            become_server(driver.name, fds, lambda: contained, WALLS)
     return pid
 
 

@@ -9,17 +9,15 @@ from fuservice.drivers import catalog
 from fuservice.errors import NoServiceError, SystemCallError
 from fuservice.helper.mount import mount
 from fuservice.launch.direct import Direct
+from fuservice.launch.state import States, directory
 from fuservice.proto.dialects import CURRENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Final
 
     from fuservice.helper.request import Request
     from fuservice.linux.sockets import SeqPacket
-
-SOCKET: Final = "direct"  # what is recorded in the place of a socket: a direct start has no weaker cage than the whole
 
 
 def mount_directly(request: Request, say: Callable[[str], None]) -> None:
@@ -31,14 +29,14 @@ def mount_directly(request: Request, say: Callable[[str], None]) -> None:
     if name not in catalog.DRIVERS:
         raise NoServiceError(f"no driver for {name}: a direct start knows {', '.join(catalog.DRIVERS)}")
     request.dialect = request.dialect or CURRENT  # it is our own server: there is nothing to find out
-    request.socket_path = SOCKET
+    request.socket_path = "direct"  # what is recorded in its place
     servers: list[Direct] = []
 
     def connect(_request: Request) -> SeqPacket:
         try:
-            servers.append(Direct(name, partial(warm.load, name)))
+            servers.append(Direct(name, partial(warm.load, name), States(directory())))
         except OSError as error:
-            raise SystemCallError(f"cannot start a server of {name} in its cage: {error.strerror}") from None
+            raise SystemCallError(f"cannot start a server of {name}: {error.strerror}") from None
         return servers[-1].connection
 
     lines: list[str] = []
@@ -50,4 +48,4 @@ def mount_directly(request: Request, say: Callable[[str], None]) -> None:
         raise
     finally:
         for line in lines:
-            say(f"{name}: {line}")
+            say(line)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 
-from fuservice.cli import direct, records
+from fuservice.cli import records
 from fuservice.helper.record import namespace
 from fuservice.launch import state
 from fuservice.linux import mountinfo
@@ -57,8 +57,6 @@ class Row:
 
     def _cage(self) -> str | None:
         """Return what its starter has recorded of its cage, or who has built it."""
-        if self.facts.get("socket") == direct.SOCKET:
-            return "whole"
         kind = self.mount.fstype.partition(".")[2]
         in_unit = self.server and (unit(self.server.pid) or "").startswith(f"fuservice-{kind}@")
         return self.told.get("cage") or ("systemd" if in_unit else None)

@@ -91,7 +91,7 @@ def _serve(name: str) -> Start:
 
 def _direct(name: str) -> Start:
     from fuservice.cli.probe import load
-    from fuservice.prove.starts import Directly
+    from fuservice.prove.supervised import Directly
 
     return Directly(name, load(name))
 
@@ -106,7 +106,7 @@ def _unit(name: str) -> Start:
 STARTS: Final[Mapping[str, tuple[str, Callable[[str], Start]]]] = {
     "listen": ("start as a listener does, through its warm process (this is how it is without any of these)", _listen),
     "serve": ("start as for systemd and inetd: one supervisor for each server", _serve),
-    "direct": ("start without a supervisor", _direct),
+    "direct": ("start as fuservicemount --direct does", _direct),
 }
 
 

@@ -10,6 +10,7 @@ import fcntl
 import os
 import sys
 import traceback
+from contextlib import suppress
 
 from fuservice.cage.plan import HANDOVER_FD, Profile, enter, plan
 from fuservice.errors import EXIT_BUG, EXIT_OK
@@ -27,6 +28,7 @@ ENTERED: Final = b"entered"
 DEVICE: Final = b"device"
 SUPERVISOR: Final = "FUSERVICE_SUPERVISOR"  # in a server's environment: the number of that socket
 
+SOCKET_FD: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 DEBUG: Final = "FUSERVICE_DEBUG"  # in the environment: log whole tracebacks
 
 
@@ -46,34 +48,33 @@ class Contained:
         self.serve, self.prepare = serve, prepare
         self.syscalls, self.binds, self.warm = syscalls, binds, warm
 
-    def cage(self, without: Collection[str], *, supervised: bool = True) -> Sequence[Operation]:
-        """Return the cage of a server that this user starts, and looks after if it is *supervised*, *without* some walls."""
+    def cage(self, without: Collection[str]) -> Sequence[Operation]:
+        """Return the cage of a server that this user starts and looks after, *without* some walls."""
         uid, gid = (None, None) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
         profile = Profile(uid=uid, gid=gid, user_namespace=uid is not None,
-                          syscalls=self.syscalls, binds=self.binds, supervised=supervised)  # fmt: skip
+                          syscalls=self.syscalls, binds=self.binds, supervised=True)  # fmt: skip
         return plan(profile, without)
 
 
 def become_server(
     name: str, fds: Sequence[int], load: Callable[[], Contained], without: Collection[str], *,
-    born: Callable[[], None] = lambda: None, trial: bool = False, supervised: bool = True,
+    born: Callable[[], None] = lambda: None, trial: bool = False,
 ) -> NoReturn:  # fmt: skip
     """Enter the cage (*without* some walls) with connection, log and hand-over *fds*, serve, exit with what that returns.
 
-    Without a supervisor there is no hand-over, and nobody whom the server's state is told.
     *born* is called first: from then on the connection is ours. A *trial* ends well as soon as the cage is entered.
     """
     code = EXIT_BUG
     try:
         born()
         prctl.set_name(name)
-        _descriptors(*fds)
-        _environment(supervised=supervised)
+        leave_open(*fds)
+        _environment()
         contained = load()
         _check_threads()
         contained.prepare()
-        enter(contained.cage(without, supervised=supervised))
-        if supervised:
+        enter(contained.cage(without))
+        with suppress(BrokenPipeError):  # whoever looks after us ends, and we with him
             os.write(HANDOVER_FD, ENTERED)
         code = EXIT_OK if trial else contained.serve(name)
     except BaseException as error:  # noqa: BLE001  # there is nobody above us: log it, and leave by _exit whatever it was
@@ -82,7 +83,7 @@ def become_server(
         os._exit(code)
 
 
-def _descriptors(connection: int, log: int, *handover: int) -> None:
+def leave_open(connection: int, log: int, *handover: int) -> None:
     """Leave 0 (null), 1 and 2 (the log), 3 (the socket) and 4 (the hand-over, if any) open, and nothing else."""
     wanted = (os.open(os.devnull, os.O_RDONLY), log, log, connection, *handover)
     # First out of the way of the low numbers, to numbers that nobody has: any of them may be one that is wanted.
@@ -92,13 +93,12 @@ def _descriptors(connection: int, log: int, *handover: int) -> None:
     os.closerange(len(wanted), os.sysconf("SC_OPEN_MAX"))
 
 
-def _environment(*, supervised: bool) -> None:
+def _environment() -> None:
     """Nothing of the listener's environment, but what says that we are a service (sd_listen_fds(3)), and who reads our log."""
     debug = {name: value for name, value in os.environ.items() if name == DEBUG}
     os.environ.clear()
     os.environ.update(debug, LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="connection", LANG="C.UTF-8")
-    if supervised:
-        os.environ.update({"FUSERVICE_STATUS": "1", SUPERVISOR: str(HANDOVER_FD)})
+    os.environ.update({"FUSERVICE_STATUS": "1", SUPERVISOR: str(HANDOVER_FD)})
     sys.argv[1:] = []
 
 

@@ -1,8 +1,8 @@
-"""A server that a mount helper starts by itself: the same cage, without a listener, a socket in the file tree, or a daemon.
+"""A server that a mount helper starts by itself: the same cage, without a listener, and without a socket in the file tree.
 
-Nobody stays to look after it: the kernel itself kills it for a system call that its cage forbids, and its log is read for as
-long as the helper lives. It is a copy of the helper, so what the caller's environment and command line say is in its memory;
-its descriptors are not.
+The helper forks a supervisor, who clones the server, as for a connection of inetd's (``single``), and stays for as long as the
+mount does. He is a copy of the helper, so what the caller's environment and command line say is in his memory, and in the
+server's; the helper's descriptors are not.
 """
 
 from __future__ import annotations
@@ -10,75 +10,93 @@ from __future__ import annotations
 import os
 import select
 import signal
+import syslog
 import time
 
-from fuservice.cage.plan import clone_flags
-from fuservice.launch.child import Contained, become_server
-from fuservice.launch.words import Words
-from fuservice.linux import prctl
-from fuservice.linux.clone import clone
+from fuservice.errors import EXIT_BUG, EXIT_FAILURE, EXIT_OK
+from fuservice.launch.child import SOCKET_FD, Contained, leave_open, told
+from fuservice.launch.single import serve_one
+from fuservice.linux import namespaces, pivot, prctl
 from fuservice.linux.fds import Fd
 from fuservice.linux.fdsockets import FdSeqPacket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Final
+    from typing import Final, NoReturn
 
+    from fuservice.launch.state import States
+
+NAME: Final = "fuservice-direct"  # what ps(1) calls a supervisor
 PATIENCE: Final = 5.0  # seconds for a server to end by itself once its helper has hung up
-_MOST_READS: Final = 16
-_AT_ONCE: Final = 16_384  # bytes
+_AT_ONCE: Final = 65_536  # bytes: what a pipe holds
 
 
 class Direct:
-    """A child of this process, and our end of its log. Its *connection* is the caller's."""
+    """A supervisor, who is our child; our end of the *log* that he writes. The *connection* to his server is the caller's."""
 
-    def __init__(self, name: str, load: Callable[[], Contained]) -> None:
-        """Start a server of type *name*, whose driver *load* imports there. OSError where there can be no process, or no cage."""
+    def __init__(self, name: str, load: Callable[[], Contained], states: States) -> None:
+        """Start a server of type *name*; *load* imports its driver, there. OSError where no process can be made."""
         self.connection, theirs = FdSeqPacket.pair()
-        self._log, writing = map(Fd, os.pipe2(os.O_CLOEXEC))
-
-        def load_there() -> Contained:
-            prctl.set_dumpable(
-                1
-            )  # the helper's 0 gives /proc/self to root, and a plain user writes the maps of its ids there
-            return load()
-
+        self.log, writing = map(Fd, os.pipe2(os.O_CLOEXEC))
         with theirs, writing:
-            try:
-                self.pid = clone(clone_flags(Contained(len).cage((), supervised=False)))
-            except OSError:
-                self.connection.close()
-                self._log.close()
-                raise
+            self.pid = os.fork()
             if self.pid == 0:
-                become_server(name, (theirs.fileno(), writing.fileno()), load_there, (), supervised=False)
+                _supervise(name, theirs.fileno(), writing.fileno(), load, states)
 
     def leave(self) -> list[str]:
-        """Let the server live without us; return the lines that it has logged by now. Does not block."""
-        os.set_blocking(self._log.fileno(), False)
-        with self._log:
-            return self._lines()
+        """Let them live without us; return the lines that were logged by now. Does not block."""
+        os.set_blocking(self.log.fileno(), False)
+        with self.log:
+            try:
+                return os.read(self.log.fileno(), _AT_ONCE).decode("utf-8", "backslashreplace").splitlines()
+            except BlockingIOError:
+                return []
 
     def end(self) -> list[str]:
-        """Wait until the server has ended, whose connection must be closed; kill it after PATIENCE. Return what it logged."""
+        """Wait until both have ended, now that the connection is closed; kill after PATIENCE. Return what was logged."""
         deadline = time.monotonic() + PATIENCE
         with Fd(os.pidfd_open(self.pid)) as pidfd:
             ended = select.poll()
             ended.register(pidfd.fileno(), select.POLLIN)
             if not ended.poll(max(deadline - time.monotonic(), 0) * 1000):
-                os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
+                os.kill(
+                    self.pid, signal.SIGKILL
+                )  # not reaped yet, so the number is still his own; his server dies with him
             os.waitpid(self.pid, 0)
         return self.leave()
 
-    def _lines(self) -> list[str]:
-        words, data, now = Words(), b"", time.monotonic()
-        for _ in range(_MOST_READS):
-            try:
-                more = os.read(self._log.fileno(), _AT_ONCE)
-            except BlockingIOError:
-                break
-            if not more:
-                break
-            data += more
-        return [*(words.take(data, now) if data else ()), *words.take(b"", now)]
+
+def _supervise(name: str, connection: int, log: int, load: Callable[[], Contained], states: States) -> NoReturn:
+    """Be the supervisor, and end."""
+    code = EXIT_BUG
+    try:
+        os.setsid()
+        os.chdir("/")
+        if os.geteuid() == 0:  # or we would keep the mount namespace of the caller alive, and with it the mount
+            namespaces.unshare(namespaces.CLONE_NEWNS)
+            pivot.make_all_private()
+        leave_open(connection, log)
+        prctl.set_name(NAME)
+        prctl.set_dumpable(
+            1
+        )  # the helper's 0 gives /proc/self to root, and a plain user's server writes its ids' maps there
+        syslog.openlog(NAME, syslog.LOG_PID, syslog.LOG_DAEMON)
+        ended_well = serve_one(
+            name, FdSeqPacket(Fd(SOCKET_FD)), load(), without=(), facts={"cage": "whole"}, states=states, log=_log
+        )
+        code = EXIT_OK if ended_well else EXIT_FAILURE
+    except BaseException as error:  # noqa: BLE001  # there is nobody above us: log it, and leave by _exit whatever it was
+        _log(syslog.LOG_ERR, told(error).rstrip("\n"))
+    finally:
+        os._exit(code)
+
+
+def _log(level: int, line: str) -> None:
+    """Say *line* to the helper, or to syslog(3) once he has gone; not that a server has failed, which has said why itself."""
+    if line.endswith(f"exit status {EXIT_FAILURE}"):
+        return
+    try:
+        os.write(2, f"{line}\n".encode())
+    except OSError:
+        syslog.syslog(level, line)

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
-from fuservice.launch.direct import Direct
-from fuservice.prove.probe import DIED, KILLED
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from fuservice.launch.child import Contained
     from fuservice.linux.sockets import SeqPacket
 
 
@@ -64,34 +57,3 @@ class Start:
         self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
     ) -> None:
         self.close()
-
-
-class Directly(Start):
-    """A child of ours, as of a mount helper, and nobody who looks after it."""
-
-    supervised = False
-
-    def __init__(self, name: str, contained: Contained) -> None:
-        self._name, self._contained = name, contained
-
-    def connect(self) -> DirectlyServed:
-        return DirectlyServed(Direct(self._name, lambda: self._contained))
-
-
-class DirectlyServed(Served):
-    """That child. The kernel kills it for a system call that its cage forbids, and does not say which it was."""
-
-    def __init__(self, direct: Direct) -> None:
-        self._direct = direct
-        self.socket, self.pid = direct.connection, direct.pid
-
-    def ending(self) -> tuple[str, str]:
-        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        assert ended is not None
-        if ended.si_status == signal.SIGSYS and ended.si_code != os.CLD_EXITED:
-            return KILLED, "by seccomp"
-        return DIED, f"with {'exit status' if ended.si_code == os.CLD_EXITED else 'signal'} {ended.si_status}"
-
-    def end(self) -> None:
-        self.socket.close()
-        self._direct.end()

@@ -17,6 +17,7 @@ from contextlib import suppress
 from fuservice.errors import EXIT_BUG, EXIT_OK, SystemCallError
 from fuservice.launch import warm
 from fuservice.launch.activator import Activator
+from fuservice.launch.direct import Direct
 from fuservice.launch.single import serve_one
 from fuservice.launch.state import States
 from fuservice.linux import prctl
@@ -153,6 +154,14 @@ class Single(Start):
         pid, lines = _supervisor(serve)
         theirs.close()
         return SingleServed(ours, lines, pid)
+
+
+class Directly(Single):
+    """The same, as a mount helper starts it."""
+
+    def connect(self) -> SingleServed:
+        direct = Direct(self._name, lambda: self._contained, States(""))
+        return SingleServed(direct.connection, Lines(direct.log), direct.pid)
 
 
 class SingleServed(Supervised):
