@@ -95,10 +95,10 @@ def small_image(directory: Path, name: str, options: str) -> Path:
 
 
 @contextlib.contextmanager
-def served(path: Path, *, offset: int = 0, size: int | None = None) -> Iterator[Ext4Filesystem]:
+def served(path: Path, *, offset: int = 0, size: int | None = None, check: bool = True) -> Iterator[Ext4Filesystem]:
     """Open the image at *path* with our driver."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield Ext4Filesystem(fd, offset=offset, size=size)
+        yield Ext4Filesystem(fd, offset=offset, size=size, check=check)
     finally:
         os.close(fd)

@@ -27,6 +27,9 @@ class Ext4(Driver):
     limits = {"time": 120_000}  # noqa: RUF012  # the base class says ClassVar
     options = {  # noqa: RUF012  # the base class says ClassVar
         "offset": "byte of the image where the filesystem begins",
+        "nocheck": "do not verify the checksums of metadata",
+        "noload": "do not replay the journal: what is done anyway",
+        "recover": "show the filesystem as a replay of its journal would leave it; nothing is written",
         "timeout": "seconds for which the kernel may keep names and attributes (default: for ever)",
     }
 
@@ -39,9 +42,13 @@ class Ext4(Driver):
             offset=number(options, "offset", 0, LARGEST_OFFSET),
             timeout_ns=timeout * 10**9,
             keep_cache=timeout > 0,
+            check="nocheck" not in options,
+            recover="recover" in options,
         )
-        for warning in filesystem.volume.warnings:
+        volume = filesystem.volume
+        for warning in [*volume.warnings, *volume.complaints]:
             self.log(warning)
+        volume.metadata.tell = self.log
         return filesystem
 
 

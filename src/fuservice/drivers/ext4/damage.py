@@ -12,3 +12,8 @@ import errno
 def damaged(what: str) -> OSError:
     """Return the error for an object that cannot be as the image describes it; *what* is one line for the log."""
     return OSError(errno.EIO, what)
+
+
+def wrong_checksum(what: str) -> OSError:
+    """Return the error for *what* (inode and block) whose bytes are not those that were written."""
+    return damaged(f"{what}: its checksum is wrong")

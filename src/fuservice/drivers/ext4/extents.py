@@ -13,7 +13,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from struct import Struct
 
-from fuservice.drivers.ext4.damage import damaged
+from fuservice.drivers.ext4.checksums import Checksums
+from fuservice.drivers.ext4.damage import damaged, wrong_checksum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,8 +137,11 @@ def _child(metadata: Metadata, inode: Inode, parent: ExtentNode, at: int) -> Ext
     number = parent.targets[at]
     node = metadata.nodes.get(number)
     if node is None:
+        data = metadata.sound_block(number, Checksums.extents, inode)
+        if data is None:
+            raise wrong_checksum(f"inode {inode.ino}, extent block {number}")
         try:
-            node = parse_node(metadata.superblock, metadata.block(number))
+            node = parse_node(metadata.superblock, data)
         except OSError as error:
             raise damaged(f"inode {inode.ino}, extent block {number}: {error.strerror}") from None
         metadata.nodes.put(number, node)

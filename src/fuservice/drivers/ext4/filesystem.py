@@ -38,10 +38,13 @@ class Ext4Filesystem(Filesystem):
 
     def __init__(
         self, fd: int, *, offset: int = 0, size: int | None = None, timeout_ns: int = FOREVER, keep_cache: bool = True,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int = CACHE_BYTES, check: bool = True, recover: bool = False,
     ) -> None:  # fmt: skip
-        """Open the image (ImageError if it cannot be served): *size* bytes from byte *offset*, all of it by default."""
-        self.volume = Volume(fd, offset=offset, size=size, cache_bytes=cache_bytes)
+        """Open the image (ImageError if it cannot be served): *size* bytes from byte *offset*, all of it by default.
+
+        *check*: verify the checksums of metadata. *recover*: show what a replay of the journal would leave.
+        """
+        self.volume = Volume(fd, offset=offset, size=size, cache_bytes=cache_bytes, check=check, recover=recover)
         self._timeout_ns = timeout_ns
         encrypted = self.volume.superblock.incompat & features.ENCRYPT
         self._kernel_opens = keep_cache and timeout_ns >= FOREVER and not encrypted

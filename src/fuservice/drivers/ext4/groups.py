@@ -1,7 +1,8 @@
 """Block groups: where their descriptors are, and what those say.
 
 Descriptors are read when one is needed: a filesystem of 16 TiB has 131,072 of them, and a mount that reads them all is
-slow to start. So a wild descriptor makes the objects of its group EIO, where the kernel would refuse the filesystem.
+slow to start. So a wild descriptor makes the objects of its group EIO, where the kernel would refuse the filesystem. One whose
+checksum is wrong is noted and believed, as by the kernel in a read-only mount: the inodes it leads to have their own.
 Source: the kernel's Documentation/filesystems/ext4/blockgroup.rst and group_descr.rst.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 from struct import Struct
 
 from fuservice.drivers.ext4 import features
+from fuservice.drivers.ext4.checksums import descriptor_is_sound
 from fuservice.drivers.ext4.damage import damaged
 
 TYPE_CHECKING = False
@@ -78,6 +80,9 @@ class Groups:
     def _read_table(self, group: int) -> int:
         superblock = self._metadata.superblock
         _bitmap, _inode_bitmap, table = self.places(group)
+        if self._metadata.checks and not descriptor_is_sound(superblock, group, self._descriptor(group)):
+            block = descriptor_block(superblock, group // superblock.desc_per_block)
+            self._metadata.note(f"group {group}, descriptor in block {block}: its checksum is wrong")
         end = table + superblock.inode_blocks_per_group
         if not superblock.first_data_block <= table < end <= superblock.blocks_count:
             raise damaged(f"group {group}: its inode table would be blocks {table} to {end}")
@@ -86,14 +91,18 @@ class Groups:
     def places(self, group: int) -> tuple[int, int, int]:
         """Return the blocks of *group*'s block bitmap and inode bitmap and the first of its inode table, as they are told."""
         superblock = self._metadata.superblock
-        number, index = divmod(group, superblock.desc_per_block)
-        data = self._metadata.block(descriptor_block(superblock, number))
-        at = index * superblock.desc_size
-        blocks, inodes, table = _PLACES.unpack_from(data, at)
+        data = self._descriptor(group)
+        blocks, inodes, table = _PLACES.unpack_from(data)
         if superblock.desc_size < 64:
             return blocks, inodes, table
-        blocks_high, inodes_high, table_high = _PLACES.unpack_from(data, at + 0x20)
+        blocks_high, inodes_high, table_high = _PLACES.unpack_from(data, 0x20)
         return blocks_high << 32 | blocks, inodes_high << 32 | inodes, table_high << 32 | table
+
+    def _descriptor(self, group: int) -> bytes:
+        superblock = self._metadata.superblock
+        number, index = divmod(group, superblock.desc_per_block)
+        at = index * superblock.desc_size
+        return self._metadata.block(descriptor_block(superblock, number))[at : at + superblock.desc_size]
 
     def free_counts(self) -> tuple[int, int]:
         """Return the free clusters and free inodes of all groups, as their descriptors count them."""

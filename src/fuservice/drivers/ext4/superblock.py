@@ -11,6 +11,7 @@ from __future__ import annotations
 from struct import Struct
 
 from fuservice.drivers.ext4 import features
+from fuservice.drivers.ext4.crc32c import crc32c
 from fuservice.drivers.ext4.damage import damaged
 from fuservice.errors import ImageError
 
@@ -38,7 +39,13 @@ _PROJECT: Final = Struct("<I")  # 0x26c: s_prj_quota_inum
 _ORPHANS: Final = Struct("<I")  # 0x280: s_orphan_file_inum
 _RESERVED_GDT: Final = Struct("<H")  # 0xce
 _FLAGS: Final = Struct("<I")  # 0x160
+_CHECKSUM_SEED: Final = Struct("<I")  # 0x270
+_CHECKSUM: Final = Struct("<I")  # 0x3fc, over all before it
+_CHECKSUM_AT: Final = 0x3FC
+_CHECKSUM_TYPE_AT: Final = 0x175
+_CRC32C: Final = 1  # s_checksum_type: the only one there is
 
+NOT_REPLAYED: Final = "not cleanly unmounted, the journal was not replayed: showing it as it is on the disk"
 _VALID_FS, _ERROR_FS = 1, 2
 _OLD_INODE_SIZE, _OLD_FIRST_INODE = 128, 11
 _NO_UID32: Final = 0x10  # s_default_mount_opts: owners have 16 bits
@@ -51,8 +58,8 @@ class Superblock:
     """
 
     __slots__ = (
-        "backup_bgs", "block_size", "blocks_count", "blocks_per_group", "cluster_ratio_bits", "clusters_per_group", "compat",
-        "default_mount_opts", "desc_per_block", "desc_size", "first_data_block", "first_ino", "first_meta_bg", "flags", "free_blocks",
+        "backup_bgs", "block_size", "blocks_count", "blocks_per_group", "checksum_seed", "cluster_ratio_bits", "clusters_per_group", "compat",
+        "creator_os", "default_mount_opts", "desc_per_block", "desc_size", "first_data_block", "first_ino", "first_meta_bg", "flags", "free_blocks",
         "free_inodes", "groups", "hash_seed", "hash_version", "incompat", "inode_blocks_per_group", "inode_size", "inodes_count",
         "inodes_per_block", "inodes_per_group", "journal_inum", "label", "log_block_size", "log_cluster_size", "orphan_inum",
         "overhead_clusters", "quota_inums", "r_blocks_count", "reserved_gdt_blocks", "rev_level", "ro_compat", "shift", "state",
@@ -62,6 +69,7 @@ class Superblock:
     blocks_per_group: int
     clusters_per_group: int
     compat: int
+    creator_os: int
     default_mount_opts: int
     desc_size: int
     first_data_block: int
@@ -86,8 +94,11 @@ class Superblock:
     state: int
     uuid: bytes
 
-    def __init__(self, data: bytes) -> None:
-        """Parse and check *data*, the 1024 bytes at :data:`POSITION`; ImageError where they are no sane superblock."""
+    def __init__(self, data: bytes, *, check: bool = True) -> None:
+        """Parse and check *data*, the 1024 bytes at :data:`POSITION`; ImageError where they are no sane superblock.
+
+        *check*: believe no superblock whose checksum is wrong.
+        """
         magic, self.state = _STATE.unpack_from(data, 0x38)
         if magic != MAGIC:
             raise ImageError(f"no ext2, ext3 or ext4 filesystem: the magic number is 0x{magic:04x}, not 0x{MAGIC:04x}")
@@ -95,6 +106,7 @@ class Superblock:
         self._parse_counts(data)
         self._parse_dynamic(data)
         self._parse_late(data)
+        self._parse_checksum(data, check=check)
         self._check_features()
         self._check_blocks()
         self._check_clusters()
@@ -114,7 +126,7 @@ class Superblock:
         self.free_blocks: int = free_high << 32 | free
 
     def _parse_dynamic(self, data: bytes) -> None:
-        _creator, self.rev_level = _REVISION.unpack_from(data, 0x48)
+        self.creator_os, self.rev_level = _REVISION.unpack_from(data, 0x48)
         (
             self.first_ino, self.inode_size, _group, self.compat, self.incompat, self.ro_compat, self.uuid, label,
         ) = _DYNAMIC.unpack_from(data, 0x54)  # fmt: skip
@@ -136,6 +148,17 @@ class Superblock:
         self.backup_bgs: tuple[int, int] = (first_backup, second_backup)
         if not self.incompat & features.BITS_64:
             self.desc_size = 32
+
+    def _parse_checksum(self, data: bytes, *, check: bool) -> None:
+        (seed,) = _CHECKSUM_SEED.unpack_from(data, 0x270)
+        #: What the checksums of all other structures begin with.
+        self.checksum_seed: int = seed if self.incompat & features.CSUM_SEED else crc32c(0xFFFFFFFF, self.uuid)
+        if not check or not self.ro_compat & features.METADATA_CSUM:
+            return
+        if data[_CHECKSUM_TYPE_AT] != _CRC32C:
+            raise ImageError(f"the filesystem's checksums are of an unknown kind, {data[_CHECKSUM_TYPE_AT]}")
+        if _CHECKSUM.unpack_from(data, _CHECKSUM_AT)[0] != crc32c(0xFFFFFFFF, data[:_CHECKSUM_AT]):
+            raise ImageError("the superblock is damaged: its checksum is wrong (-o nocheck serves what there is)")
 
     def _check_features(self) -> None:
         if self.incompat & features.JOURNAL_DEV:
@@ -208,7 +231,7 @@ class Superblock:
 
     def _check_state(self) -> None:
         if self.incompat & features.RECOVER:
-            self.warnings.append("not cleanly unmounted, the journal was not replayed: showing it as it is on the disk")
+            self.warnings.append(NOT_REPLAYED)
         elif not self.state & _VALID_FS:
             self.warnings.append("not cleanly unmounted: showing it as it is on the disk")
         if self.state & _ERROR_FS:
@@ -233,12 +256,15 @@ class Superblock:
         return (ino < self.first_ino and ino != 2) or ino in self.quota_inums or ino == self.orphan_inum
 
 
-def read_superblock(device: Device) -> Superblock:
-    """Read the primary superblock and hold it against the image's size; ImageError where the image cannot be served."""
+def read_superblock(device: Device, *, check: bool = True) -> Superblock:
+    """Read the primary superblock and hold it against the image's size; ImageError where the image cannot be served.
+
+    *check*: its checksum must be right.
+    """
     if device.size < POSITION + LENGTH:
         raise ImageError(f"the image has {device.size} bytes: too short for an ext2, ext3 or ext4 filesystem")
     try:
-        superblock = Superblock(device.read(POSITION, LENGTH))
+        superblock = Superblock(device.read(POSITION, LENGTH), check=check)
     except OSError as error:
         raise ImageError(f"the superblock cannot be read: {error.strerror}") from error
     if superblock.size > device.size:

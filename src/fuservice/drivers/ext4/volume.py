@@ -10,15 +10,16 @@ import errno
 import os
 import stat
 
-from fuservice.drivers.ext4 import features, inline, inodes, space, xattrs
+from fuservice.drivers.ext4 import features, inline, inodes, journal, space, xattrs
 from fuservice.drivers.ext4.caches import Generations
-from fuservice.drivers.ext4.damage import damaged
+from fuservice.drivers.ext4.damage import damaged, wrong_checksum
 from fuservice.drivers.ext4.data import ZEROS, read_all, read_data, seek
 from fuservice.drivers.ext4.device import Device
 from fuservice.drivers.ext4.directories import Directories
 from fuservice.drivers.ext4.groups import Groups
 from fuservice.drivers.ext4.inodes import parse_inode
 from fuservice.drivers.ext4.metadata import Metadata
+from fuservice.drivers.ext4.superblock import NOT_REPLAYED
 from fuservice.errors import ImageError
 
 TYPE_CHECKING = False
@@ -44,16 +45,28 @@ class Volume:
 
     __slots__ = ("_directories", "_groups", "_inodes", "_statfs", "complaints", "metadata", "superblock", "warnings")
 
-    def __init__(self, fd: int, *, offset: int = 0, size: int | None = None, cache_bytes: int = CACHE_BYTES) -> None:
-        """Open what lies at *offset* of *fd* (*size* bytes at most); ImageError if that cannot be served."""
-        self.metadata = Metadata(Device(fd, offset=offset, size=size), cache_bytes // 4)
-        self.superblock = self.metadata.superblock
-        self.warnings, self.complaints = self.superblock.warnings, self.metadata.complaints
-        self._groups = Groups(self.metadata)
+    def __init__(
+        self, fd: int, *, offset: int = 0, size: int | None = None, cache_bytes: int = CACHE_BYTES,
+        check: bool = True, recover: bool = False,
+    ) -> None:  # fmt: skip
+        """Open what lies at *offset* of *fd* (*size* bytes at most); ImageError if that cannot be served.
+
+        *check*: verify checksums. *recover*: show what a replay of the journal would leave, if it needs one.
+        """
+        self._open(Device(fd, offset=offset, size=size), cache_bytes, check=check)
+        if recover and self.superblock.incompat & features.RECOVER:
+            self._open(journal.recovered(self), cache_bytes, check=check)
+            self.warnings.remove(NOT_REPLAYED)
         self._inodes: Generations[int, Inode] = Generations(max(16, cache_bytes // 8 // INODE_COST), _one)
         self._directories = Directories(self, cache_bytes // 2)
         self._statfs: StatFs | None = None
         self._check_root()
+
+    def _open(self, device: Device, cache_bytes: int, *, check: bool) -> None:
+        self.metadata = Metadata(device, cache_bytes // 4, check=check)
+        self.superblock = self.metadata.superblock
+        self.warnings, self.complaints = self.superblock.warnings, self.metadata.complaints
+        self._groups = Groups(self.metadata)
 
     def _check_root(self) -> None:
         try:
@@ -76,25 +89,31 @@ class Volume:
         return inode
 
     def any_inode(self, ino: int) -> Inode:
-        """Return inode *ino*, uncached, the filesystem's own among them."""
-        inode = parse_inode(self.superblock, ino, self.raw_inode(ino))
+        """Return inode *ino*, uncached, the filesystem's own among them; EIO where its checksum is wrong."""
+        raw, checksums = self.raw_inode(ino), self.metadata.checksums
+        if checksums and not checksums.inode(ino, raw):
+            raise wrong_checksum(f"inode {ino} in block {self._place(ino)[0]}")
+        inode = parse_inode(self.superblock, ino, raw)
         if inode.inline and inode.kind == stat.S_IFREG:
             # stat(2) counts a sector per 512 bytes of inline data, lest programs take the file for a hole
             inode.attr.blocks += inode.size + 511 >> 9
         return inode
 
     def raw_inode(self, ino: int) -> bytes:
-        """Return the bytes of inode *ino* as its table has them."""
+        """Return the bytes of inode *ino* as its table has them; nobody has looked at their checksum."""
+        number, at = self._place(ino)
+        return self.metadata.block(number)[at : at + self.superblock.inode_size]
+
+    def _place(self, ino: int) -> tuple[int, int]:
+        """Return the block that has inode *ino*, and the position there."""
         superblock = self.superblock
         if not 1 <= ino <= superblock.inodes_count:
             raise damaged(f"there is no inode {ino}")
         group, index = divmod(ino - 1, superblock.inodes_per_group)
         block, index = divmod(index, superblock.inodes_per_block)
-        at = index * superblock.inode_size
         if block >= superblock.inode_blocks_per_group:
             raise damaged(f"inode {ino} has no place in the table of group {group}")
-        data = self.metadata.block(self._groups.inode_table(group) + block)
-        return data[at : at + superblock.inode_size]
+        return self._groups.inode_table(group) + block, index * superblock.inode_size
 
     def need_key(self, inode: Inode) -> None:
         """ENOKEY for an encrypted inode, whose names or data nobody can read here."""

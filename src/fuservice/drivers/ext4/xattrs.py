@@ -13,7 +13,8 @@ import os
 from struct import Struct
 
 from fuservice.drivers.ext4 import acl, features
-from fuservice.drivers.ext4.damage import damaged
+from fuservice.drivers.ext4.checksums import Checksums
+from fuservice.drivers.ext4.damage import damaged, wrong_checksum
 from fuservice.drivers.ext4.inodes import OLD_SIZE, XATTR_MAGIC
 
 TYPE_CHECKING = False
@@ -59,7 +60,9 @@ def block_area(metadata: Metadata, inode: Inode) -> XattrArea:
     """Return the area in the block that ``i_file_acl`` names."""
     if not metadata.superblock.holds(inode.file_acl, 1):
         raise damaged(f"inode {inode.ino}: attribute block {inode.file_acl} is outside the filesystem")
-    data = metadata.block(inode.file_acl)
+    data = metadata.sound_block(inode.file_acl, Checksums.attributes, inode)
+    if data is None:
+        raise wrong_checksum(f"inode {inode.ino}, attribute block {inode.file_acl}")
     magic, _references, blocks = _BLOCK_HEADER.unpack_from(data)
     if magic != XATTR_MAGIC or blocks != 1:
         raise damaged(f"inode {inode.ino}: block {inode.file_acl} is no attribute block")
