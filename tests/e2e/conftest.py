@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -14,6 +14,11 @@ from tests.support.capabilities import PROGRAMS
 from tests.support.mounts import detach_all, mounted
 from tests.support.processes import Program, servers
 from tests.support.waiting import wait_until
+from tests.systemd.conftest import servers as running
+from tests.systemd.conftest import shared_machine  # noqa: F401  # a fixture
+
+if TYPE_CHECKING:
+    from tests.systemd.machine import Machine
 
 
 class Listener(NamedTuple):
@@ -29,6 +34,35 @@ class Listener(NamedTuple):
     def said(self) -> str:
         """Return what it and its servers have printed."""
         return self.program.said()
+
+    def descriptors(self) -> int:
+        """Return how many descriptors it holds."""
+        return len(os.listdir(f"/proc/{self.program.pid}/fd"))
+
+
+class Units:
+    """A systemd that does what `fuservice listen` does, seen from outside of its machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.sockets = machine.root / "run/filesystems"
+        self._machine = machine
+        self._before = len(self._lines())
+
+    def servers(self) -> list[str]:
+        """Return the units of the servers that run."""
+        return running(self._machine)
+
+    def said(self) -> str:
+        """Return what servers have printed, in lines like a listener's."""
+        return "".join(f"{line}\n" for line in ("listening on a unit", *self._lines()[self._before :]))
+
+    def _lines(self) -> list[str]:
+        said = self._machine.journal("--identifier=fuservice-ext4", "--output=cat")
+        return [f"ext4: {line}" for line in said.splitlines() if line != "-- No entries --"]
+
+    def descriptors(self) -> int:
+        """Return 0: what systemd holds is no business of ours."""
+        return 0
 
 
 class Ended(NamedTuple):
@@ -65,10 +99,18 @@ def listen(tmp_path: Path) -> Iterator[Callable[..., Listener]]:
         program.stop()
 
 
+@pytest.fixture(
+    scope="session", params=["listen", pytest.param("units", marks=pytest.mark.needs("systemd", "nobody-python"))]
+)
+def activated_by(request: pytest.FixtureRequest) -> Machine | None:
+    """Give the machine whose systemd starts the servers; None where `fuservice listen` does."""
+    return request.getfixturevalue("shared_machine") if request.param == "units" else None
+
+
 @pytest.fixture
-def listener(listen: Callable[..., Listener]) -> Listener:
-    """Give a listener for ext4."""
-    return listen("ext4")
+def listener(activated_by: Machine | None, listen: Callable[..., Listener]) -> Listener | Units:
+    """Give a listener for ext4: ours, and a systemd with our units."""
+    return Units(activated_by) if activated_by else listen("ext4")
 
 
 @pytest.fixture
@@ -84,7 +126,7 @@ def fuservicemount() -> Mount:
 
 
 @pytest.fixture
-def mount_ext4(listener: Listener, fuservicemount: Mount, mount_point: Path) -> Iterator[Callable[..., Path]]:
+def mount_ext4(listener: Listener | Units, fuservicemount: Mount, mount_point: Path) -> Iterator[Callable[..., Path]]:
     """Give a function that mounts an image through helper and listener, and returns where.
 
     Detached before the listener is told to end: it waits for its servers, and they for their mounts.

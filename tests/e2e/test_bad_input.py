@@ -52,15 +52,10 @@ def image(tmp_path: Path) -> Path:
     return make_image(tmp_path / "image")
 
 
-def opened_by(listener: Listener) -> int:
-    """Return how many descriptors the listener holds."""
-    return len(os.listdir(f"/proc/{listener.program.pid}/fd"))
-
-
 @pytest.fixture
 def refused(listener: Listener, fuservicemount: Mount, mount_point: Path) -> Refused:
     """Give a function that tries to mount, sees that it is refused as it should be, and returns what the helper said."""
-    held = opened_by(listener)
+    held = listener.descriptors()
 
     def attempt(source: str | Path, *words: str | Path, at: Path = mount_point, code: int = 1) -> list[str]:
         ended = fuservicemount(source, at, "-t", "ext4", f"--socket-dir={listener.sockets}", *words, timeout=10)
@@ -68,7 +63,7 @@ def refused(listener: Listener, fuservicemount: Mount, mount_point: Path) -> Ref
 
     def judge(ended: Ended, code: int) -> list[str]:
         assert ended.code == code and ended.stdout == "", ended
-        wait_until(lambda: not listener.servers() and opened_by(listener) == held, "the server is gone")
+        wait_until(lambda: not listener.servers() and listener.descriptors() == held, "the server is gone")
         assert mounted(mount_point) is None
         assert "Traceback" not in ended.stderr + listener.said()
         lines = ended.stderr.splitlines()

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-MOST: Final = 64  # servers of one type at once: so many starts, at most, wait for the processor before a mount that is meant
+MOST: Final = 64  # servers of one type at once: so many starts, at most, delay a mount that is meant
 PER_SOURCE: Final = 32  # of one user's
 
 
