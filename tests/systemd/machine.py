@@ -3,7 +3,8 @@
 Its processes have namespaces and a control group of their own; its file tree is this machine's, through an overlay to which
 it writes in memory. Whatever happens in it, nothing of it is left: the kernel ends the namespaces with their PID 1.
 
-``python -m tests.systemd.machine [COMMAND…]`` boots one with the checkout in it, runs COMMAND (a shell), powers it off.
+``python -m tests.systemd.machine [--lower=TREE] [COMMAND…]`` boots one with the checkout in it, runs COMMAND (a shell), powers it
+off. TREE is another file tree with a systemd, such as mmdebstrap(1) makes of another release.
 """
 
 from __future__ import annotations
@@ -164,8 +165,9 @@ def _put(place: Path, content: str | bytes | Path) -> None:
 
 def main(words: Sequence[str]) -> int:
     """Run *words* in a machine; return its exit code."""
-    with Machine() as machine:
-        return subprocess.run(machine.inside(*(words or ["bash"])), check=False).returncode
+    lower = words[0].partition("=")[2] if words and words[0].startswith("--lower=") else ""
+    with Machine(lower=lower or "/") as machine:
+        return subprocess.run(machine.inside(*(words[bool(lower) :] or ["bash"])), check=False).returncode
 
 
 if __name__ == "__main__":
