@@ -32,8 +32,9 @@ MUST_HAVE = pytest.StashKey[set[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare --must-have."""
+    """Declare our options."""
     parser.addoption("--must-have", default="", metavar="A,B", help="capabilities whose absence fails, not skips")
+    parser.addoption("--mutants", type=int, default=200, metavar="N", help="so many mutants of ext4 images (200)")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,12 +6,11 @@ The rule for all of them is in :mod:`hostile`: a sentence at opening or errors o
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.drivers.ext4.hostile import Order, order, summary, walked
+from tests.drivers.ext4.hostile import order, summary, walked
 from tests.drivers.ext4.images import MIB, small_image
 
 LAYOUTS = {
@@ -20,7 +19,9 @@ LAYOUTS = {
     "blocks": "-t ext2 -b 1024",
 }
 
-FIELDS_END = 0x290  # bytes of the superblock that have a meaning; behind them is padding, and the checksum
+FIELDS_END = (
+    0x290  # bytes of the superblock that have a meaning; behind them is padding, and the checksum (not looked at)
+)
 
 pytestmark = pytest.mark.needs("e2fsprogs")
 
@@ -60,49 +61,9 @@ def test_blank_and_random(tmp_path: Path) -> None:
 def test_each_field_of_the_superblock_at_its_maximum(images: dict[str, Path]) -> None:
     highest = [(width, b"\xff" * width) for width in (2, 4, 8)] + [(4, b"\xff\xff\xff\x7f")]
     orders = [
-        order(f"{name}: {value.hex()} at {at:#x}", path, (1024 + at, value))
+        order(f"{name}: {value.hex()} at {at:#x}", path, (1024 + at, value), check=False)
         for name, path in images.items()
         for width, value in (highest if name == "extents" else highest[1:2])
         for at in range(0, FIELDS_END, width)
     ]
     print(summary("superblock fields", walked(orders)))
-
-
-def metadata(path: Path, chance: random.Random) -> Callable[[], int]:
-    """Return what picks positions in *path* that hold something, mostly metadata: the data in it are short."""
-    content = path.read_bytes()
-    held = [at for at in range(0, len(content), 4) if content[at : at + 4] != b"\0\0\0\0"]
-    early = [at for at in held if at < len(content) // 3]
-    return lambda: chance.choice(early if chance.random() < 0.7 else held) + chance.randrange(4)
-
-
-def mutants(images: dict[str, Path], count: int, seed: int) -> list[Order]:
-    orders = []
-    for name, path in images.items():
-        chance = random.Random(f"{seed} {name}")
-        content = path.read_bytes()
-        pick = metadata(path, chance)
-        for number in range(count):
-            edits = []
-            for _ in range(chance.choice((1, 1, 3, 10, 40))):
-                at = pick()
-                kind = chance.randrange(4)
-                if kind == 0:  # a flipped bit
-                    edits.append((at, bytes([content[at] ^ 1 << chance.randrange(8)])))
-                elif kind == 1:  # a field at an extreme
-                    width = chance.choice((1, 2, 4))
-                    edits.append((at - at % width, chance.choice((b"\0", b"\xff")) * width))
-                elif kind == 2:  # another field's value, which is likelier to be believed
-                    other = pick() & ~3
-                    edits.append((at & ~3, content[other : other + 4]))
-                elif chance.random() < 0.2:  # a block in the place of another
-                    source, target = (pick() // 1024 * 1024 for _ in range(2))
-                    edits.append((target, content[source : source + 1024]))
-            if chance.random() < 0.9:  # mostly not in the superblock: that would be refused, and nothing tried
-                edits = [edit for edit in edits if edit[0] >= 2048]
-            orders.append(order(f"{name} mutant {number}", path, *edits))
-    return orders
-
-
-def test_mutants(images: dict[str, Path]) -> None:
-    print(summary("mutants", walked(mutants(images, 150, seed=1))))

@@ -1,8 +1,9 @@
 """A process of its own that walks hostile images, so that its time and memory can be measured and ended.
 
-Usage: python walk.py CEILING_MB, then one line of JSON per image on stdin:
-``{"name": …, "path": …, "cut": bytes or null, "edits": [[position, hex], …]}``; one line of JSON per image on stdout.
-An outcome is "served", "damaged" (served, some objects refused), "refused" (ImageError) or "bug" (anything else).
+Usage: python walk.py CEILING_MB SECONDS, then one line of JSON per image on stdin:
+``{"name": …, "path": …, "cut": bytes or null, "check": bool, "edits": [[position, hex], …]}``; one line of JSON per image on
+stdout. An outcome is "served", "damaged" (served, some objects refused), "refused" (ImageError) or "bug" (anything else;
+SECONDS over for one image, too).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gzip
 import json
 import os
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -23,6 +25,14 @@ from fuservice.errors import ImageError
 from tests.drivers.ext4.view import Served, errors, survey
 
 PIECE = 1 << 14
+
+
+class HangError(BaseException):
+    """The time for one image is over. (No Exception: a driver's code may handle those.)"""
+
+
+def give_up(_signal: int, _frame: object) -> None:
+    raise HangError
 
 
 class Outcome(NamedTuple):
@@ -66,12 +76,13 @@ def peak_mb() -> int:
     raise AssertionError("no VmHWM")
 
 
-def walk(order: dict[str, object]) -> Outcome:
-    """Walk one image."""
+def walk(order: dict[str, object], seconds: float) -> Outcome:
+    """Walk one image, for so many *seconds* at most."""
     fd = image_of(order)
     began = time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        filesystem = Ext4Filesystem(fd)
+        filesystem = Ext4Filesystem(fd, check=bool(order["check"]))
         view = survey(Served(filesystem))
         damage = [*errors(view), *filesystem.volume.complaints]
         outcome, words = (
@@ -79,9 +90,10 @@ def walk(order: dict[str, object]) -> Outcome:
         )
     except ImageError as error:
         outcome, words = "refused", str(error)
-    except Exception:  # noqa: BLE001  # what this process is for
+    except (Exception, HangError):  # noqa: BLE001  # what this process is for
         outcome, words = "bug", traceback.format_exc()
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         os.close(fd)
     return Outcome(str(order["name"]), outcome, time.monotonic() - began, words, peak_mb())
 
@@ -90,8 +102,9 @@ def main() -> None:
     """Answer line by line; the ceiling is of address space, so that an attempt to take more is a MemoryError here."""
     ceiling = int(sys.argv[1]) << 20
     resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
+    signal.signal(signal.SIGALRM, give_up)
     for line in sys.stdin:
-        print(json.dumps(walk(json.loads(line))), flush=True)
+        print(json.dumps(walk(json.loads(line), float(sys.argv[2]))), flush=True)
 
 
 if __name__ == "__main__":
