@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.capabilities import REPOSITORY
 from tests.systemd.conftest import main_pid, make_image, servers
 from tests.systemd.machine import Machine
 
@@ -143,3 +144,23 @@ def test_a_damaged_image_is_one_line_in_the_journal_by_name(machine: Machine) ->
     said = machine.journal("--identifier=fuservice-ext4", "--output=cat").splitlines()
     assert len([line for line in said if "ext4" in line or "magic" in line]) >= 1, said
     assert machine.becomes(lambda: not servers(machine))
+
+
+@pytest.mark.parametrize("home", ["/home/somebody", Path("/root")], ids=["of a user", "of root"])
+def test_a_checkout_in_a_home_that_nobody_else_may_enter(home: str | Path) -> None:
+    with Machine() as machine:
+        make_image(machine.root / "srv/image")
+        machine.run("mkdir", "-p", "-m", "0700", home, "/mnt/a")
+        machine.run("cp", "-r", f"{REPOSITORY}/src", f"{REPOSITORY}/scripts", home)
+        machine.run("/usr/bin/python3", "-m", "venv", "--without-pip", f"{home}/venv")
+        code = f"import sys; sys.path.insert(0, '{home}/src'); from fuservice.cli.main import main; sys.exit(main())"
+        packages = machine.root / f"{home}"[1:] / "venv/lib"
+        (place,) = packages.glob("python3*/site-packages")
+        (place / "fuservice.pth").write_text(f"{home}/src\n")
+        machine.run(f"{home}/venv/bin/python3", "-c", code, "units", "install", "ext4")
+        machine.run("fuservicemount", "/srv/image", "/mnt/a", "-t", "ext4")
+        assert machine.run("cat", "/mnt/a/words").stdout == "read through systemd\n"
+        (unit,) = servers(machine)
+        seen = machine.run("env", "-C", f"/proc/{main_pid(machine, unit)}/root", "ls", f".{home}")
+        assert seen.stdout.split() == ["src", "venv"]
+        machine.run("umount", "/mnt/a")

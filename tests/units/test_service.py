@@ -89,6 +89,12 @@ def test_a_server_outside_of_a_unit_finds_no_walls() -> None:
         plan.enter(inside.FOUND)
 
 
+@pytest.mark.parametrize(("directory", "homes"), [("/opt/there", "yes"), ("/home/there", "tmpfs"), ("/root", "tmpfs")])
+def test_a_program_in_a_home_is_bound_into_an_empty_one(directory: str, homes: str) -> None:
+    words = places.Program("/usr/bin/python3", [directory]).words()
+    assert words["homes"] == homes and directory in words["readable"].split()
+
+
 def test_newer_versions_get_what_older_do_not_know() -> None:
     assert "PrivatePIDs" not in made(252) and made(257)["PrivatePIDs"] == ["yes"]
     old, new = (dict(directives(socket("ext4", "/run/x", 0o220, version))) for version in VERSIONS)

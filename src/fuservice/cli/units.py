@@ -148,7 +148,7 @@ def _program(prefix: str) -> places.Program:
     if prefix:
         return places.Program(f"{prefix}/bin/python3", [] if prefix == "/usr" else [prefix])
     package = str(Path(fuservice.__file__).parent)
-    needed = dict.fromkeys(path for path in (sys.prefix, package) if not path.startswith("/usr/"))
+    needed = dict.fromkeys(path for path in (sys.prefix, sys.base_prefix, package) if not path.startswith("/usr/"))
     return places.Program(sys.executable, [path for path in needed if path != "/usr"])
 
 

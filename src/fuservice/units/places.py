@@ -23,6 +23,8 @@ PACKAGED_UNITS: Final = "lib/systemd/system"
 #: What any Python needs, whether or not /usr has swallowed the others. "-": if it exists (systemd.exec(5)).
 _READABLE: Final = ("/usr", "-/lib", "-/lib64", "-/etc/ld.so.cache")
 _EXECUTABLE: Final = ("/usr/lib", "-/usr/lib64", "-/lib", "-/lib64")
+#: What ProtectHome= is about.
+_HOMES: Final = ("/home", "/root", "/run/user")
 
 
 class Program:
@@ -38,9 +40,11 @@ class Program:
         return f"{self.python} -I -m fuservice.cli.unit {name} %i"
 
     def words(self) -> dict[str, str]:
-        """Return what directives name: directories that are bound, and those of which code is executed."""
+        """Return what directives name: directories that are bound, those of which code is executed, and what shows of homes."""
+        at_home = any(f"{path}/".startswith(f"{home}/") for path in self.directories for home in _HOMES)
         interpreter = () if self.python.startswith(_EXECUTABLE) else (self.python,)
         return {
+            "homes": "tmpfs" if at_home else "yes",
             "readable": " ".join([*_READABLE, *self.directories]),
             "executable": " ".join([*interpreter, "/usr/bin", *_EXECUTABLE, *self.directories]),
         }

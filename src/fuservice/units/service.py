@@ -28,7 +28,7 @@ WALLS: Final[Mapping[str, Sequence[Directive]]] = {
         Directive("… into which come Python and this program, until they are loaded; then nothing can be opened any more.",
                   "BindReadOnlyPaths", "{readable}"),
         Directive("All that is read-only.", "ProtectSystem", "strict"),
-        Directive("There are no homes in it, and none may come.", "ProtectHome", "yes"),
+        Directive("There are no homes in it, but what of this program lies in one.", "ProtectHome", "{homes}"),
         Directive("Nothing may be executed …", "NoExecPaths", "/"),
         Directive("… but Python and its libraries.", "ExecPaths", "{executable}"),
         Directive("Of devices there are the harmless ones: the fuse device comes through the socket.",
