@@ -45,7 +45,8 @@ _CHECKSUM_AT: Final = 0x3FC
 _CHECKSUM_TYPE_AT: Final = 0x175
 _CRC32C: Final = 1  # s_checksum_type: the only one there is
 
-NOT_REPLAYED: Final = "not cleanly unmounted, the journal was not replayed: showing it as it is on the disk"
+NOT_CLEAN: Final = "not cleanly unmounted: showing it as it is on the disk"
+NOT_REPLAYED: Final = f"{NOT_CLEAN} (its journal was not replayed: -o recover does that, in memory)"
 _VALID_FS, _ERROR_FS = 1, 2
 _OLD_INODE_SIZE, _OLD_FIRST_INODE = 128, 11
 _NO_UID32: Final = 0x10  # s_default_mount_opts: owners have 16 bits
@@ -233,7 +234,7 @@ class Superblock:
         if self.incompat & features.RECOVER:
             self.warnings.append(NOT_REPLAYED)
         elif not self.state & _VALID_FS:
-            self.warnings.append("not cleanly unmounted: showing it as it is on the disk")
+            self.warnings.append(NOT_CLEAN)
         if self.state & _ERROR_FS:
             self.warnings.append("the filesystem is marked as having errors")
 
