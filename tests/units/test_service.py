@@ -100,6 +100,7 @@ def test_newer_versions_get_what_older_do_not_know() -> None:
     old, new = (dict(directives(socket("ext4", "/run/x", 0o220, version))) for version in VERSIONS)
     assert old["TriggerLimitIntervalSec"] == new["TriggerLimitIntervalSec"] == "0"
     assert "PollLimitBurst" not in old and "PollLimitBurst" in new
+    assert int(old["MaxConnections"]) < int(new["MaxConnections"])  # where each user has a bound
 
 
 @pytest.fixture

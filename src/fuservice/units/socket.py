@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 MOST: Final = 64  # servers of one type at once: so many starts, at most, delay a mount that is meant
 PER_SOURCE: Final = 32  # of one user's
+FOR_ALL: Final = 256  # where no user has more than those
 
 
 def socket(name: str, place: str, mode: int, version: int) -> str:
@@ -29,10 +30,11 @@ def socket(name: str, place: str, mode: int, version: int) -> str:
             Directive("The directory is root's: nobody puts a socket of theirs into it.", "DirectoryMode", "0755"),
             Directive("Whoever connects after a stop hears that nobody listens.", "RemoveOnStop", "yes"),
             Directive("So many mounts at once.", "MaxConnections", MOST),
-            Directive("So many of one user's.", "MaxConnectionsPerSource", PER_SOURCE),
+            Directive("So many of one user's (versions before 256 count no users) …", "MaxConnectionsPerSource", PER_SOURCE),
+            Directive("… and then more in all.", "MaxConnections", FOR_ALL, since=257),
             Directive("A socket that was asked too often must not fail for good …", "TriggerLimitIntervalSec", 0),
             Directive("… but be slower: this interval …", "PollLimitIntervalSec", "1s", since=255),
-            Directive("… has so many connections at most.", "PollLimitBurst", 100, since=255),
+            Directive("… has so many connections at most.", "PollLimitBurst", 1000, since=255),
         ),
         "Install": (
             Directive("Enabled, it listens from boot on.", "WantedBy", "sockets.target"),
