@@ -50,10 +50,10 @@ class DirBlock:
         self.fault, self.unused = "", 0
 
 
-def parse_block(form: DirFormat, data: bytes, start: int, end: int, *, dots: bool) -> DirBlock:
+def parse_block(form: DirFormat, data: bytes, start: int, end: int, *, dots: bool, encrypted: bool = False) -> DirBlock:
     """Return what is in the block ``data[start:end]``; positions are those in *data*.
 
-    *dots*: the block begins with "." and "..", the first of a directory.
+    *dots*: the block begins with "." and "..", the first of a directory. *encrypted*: names are any bytes.
     """
     found = DirBlock()
     names, kinds, most = found.names, form.kinds, form.inodes_count
@@ -74,7 +74,8 @@ def parse_block(form: DirFormat, data: bytes, start: int, end: int, *, dots: boo
             found.unused += 1
         else:
             name = data[at + 8 : at + 8 + name_length]
-            if (name in _DOTS and not (dots and len(names) < 2)) or not name or b"/" in name or b"\0" in name:
+            odd = name in _DOTS and not (dots and len(names) < 2)
+            if odd or not name or (not encrypted and (b"/" in name or b"\0" in name)):
                 found.fault = f"an impossible name at byte {at - start}"
             else:
                 names.append((behind, ino, kinds[kind], name))

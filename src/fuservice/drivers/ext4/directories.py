@@ -8,6 +8,9 @@ hash index the index leads to the block, until so many look-ups have cost as muc
 large to be remembered, and without an index or with a damaged one, the bytes are searched for the name, and parsed only
 where it occurs.
 
+Encrypted names are shown, and found, as :mod:`nokey` tells; where case does not count, a name is found by what
+:mod:`casefold` makes of it. Neither way goes by the index or by bytes.
+
 Directories with damage are remembered: their sound entries are served, but a name that is not among them is EIO, not
 ENOENT, and so is the end of the listing, because what was lost is not known.
 """
@@ -18,18 +21,19 @@ import errno
 import os
 import stat
 
-from fuservice.drivers.ext4 import features
+from fuservice.drivers.ext4 import features, nokey
 from fuservice.drivers.ext4.caches import Generations
+from fuservice.drivers.ext4.casefold import fold
 from fuservice.drivers.ext4.checksums import Checksums
 from fuservice.drivers.ext4.damage import damaged, wrong_checksum
 from fuservice.drivers.ext4.data import find, mapped_runs
 from fuservice.drivers.ext4.dirblocks import DirFormat, find_name, parse_block
 from fuservice.drivers.ext4.htree import leaves
-from fuservice.drivers.ext4.inodes import INDEX_FL
+from fuservice.drivers.ext4.inodes import CASEFOLD_FL, ENCRYPT_FL, INDEX_FL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Final
 
     from fuservice.drivers.ext4.dirblocks import DirBlock, Name
@@ -76,7 +80,8 @@ class Directories:
 
     def find(self, inode: Inode, name: bytes) -> int:
         """Return the inode number that *name* has in directory *inode*; ENOENT, or EIO where that cannot be known."""
-        ino = self._number(inode, name)
+        folds = inode.flags & (CASEFOLD_FL | ENCRYPT_FL) == CASEFOLD_FL
+        ino = self._number(inode, fold(name) if folds else name)
         if ino:
             return ino
         if len(name) > 255:
@@ -86,7 +91,7 @@ class Directories:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def _number(self, inode: Inode, name: bytes) -> int:
-        """Return the inode number that *name* has, 0 where it is not found."""
+        """Return the inode number that *name* has, 0 where it is not found; *name* is as :meth:`_found` makes it."""
         names = self._names.get(inode.ino)
         if names is None:
             if self._searches_index(inode):
@@ -99,7 +104,37 @@ class Directories:
     def _is_indexed(self, inode: Inode) -> bool:
         """Say whether the directory has a hash index, as far as is known a good one."""
         indexed = inode.flags & INDEX_FL and self._volume.superblock.compat & features.DIR_INDEX and not inode.inline
-        return bool(indexed) and inode.ino not in self._unindexed
+        plain = not inode.flags & (CASEFOLD_FL | ENCRYPT_FL)
+        return bool(indexed) and plain and inode.ino not in self._unindexed
+
+    def _shown(self, inode: Inode) -> Callable[[bytes], bytes]:
+        """Return what makes of the stored names of an encrypted directory those that are shown."""
+        superblock = self._volume.superblock
+        indexed = bool(inode.flags & INDEX_FL)
+        if not superblock.compat & features.DIR_INDEX or inode.inline or inode.flags & CASEFOLD_FL:
+            return nokey.directory_names(superblock, b"", indexed=False, hashed=False)
+        hashed = inode.size >> superblock.shift == 1
+        root = self._block(inode, 0) if indexed else b""
+        return nokey.directory_names(superblock, root, indexed=indexed, hashed=hashed)
+
+    def _found(self, inode: Inode, names: Iterable[Name]) -> Iterable[Name]:
+        """Return the entries *names* with the names that they are found by in *inode*, not those that are stored."""
+        if inode.flags & ENCRYPT_FL:
+            return self._decoded(inode, names)
+        if inode.flags & CASEFOLD_FL:
+            return ((behind, ino, kind, fold(name)) for behind, ino, kind, name in names)
+        return names
+
+    def _decoded(self, inode: Inode, names: Iterable[Name]) -> Iterator[Name]:
+        """Yield the entries *names* of an encrypted directory with the names that are shown."""
+        show = self._shown(inode)
+        for behind, ino, kind, stored in names:
+            try:
+                name = show(stored)
+            except OSError as error:
+                self._complain(inode, str(error.strerror))
+                continue
+            yield behind, ino, kind, name
 
     def _searches_index(self, inode: Inode) -> bool:
         """Say whether the next look-up should go by the index: until they have parsed as many blocks as there are."""
@@ -159,7 +194,8 @@ class Directories:
     def entries(self, inode: Inode, position: int) -> Iterator[Name]:
         """Yield the entries behind *position* (0: all); each begins with the position that resumes behind it."""
         none = True
-        for entry in self._inline(inode) if inode.inline else self._listed(inode, position):
+        names = self._inline(inode) if inode.inline else self._listed(inode, position)
+        for entry in self._decoded(inode, names) if inode.flags & ENCRYPT_FL else names:
             if entry[0] > position:
                 none = False
                 yield entry
@@ -180,7 +216,8 @@ class Directories:
                 raise damaged(f"directory {inode.ino} is too large to be listed, and empty")
 
     def _parse(self, inode: Inode, data: bytes, start: int, end: int, logical: int) -> DirBlock:
-        found = parse_block(self._form, data, start, end, dots=logical == 0)
+        encrypted = bool(inode.flags & ENCRYPT_FL)
+        found = parse_block(self._form, data, start, end, dots=logical == 0, encrypted=encrypted)
         if found.fault:
             place = f"block {logical}" if logical >= 0 else "in the inode"
             self._complain(inode, f"{place}: {found.fault}")
@@ -230,7 +267,7 @@ class Directories:
         if inode.size > 4 * self._limit:  # four times: it may be almost empty
             names = _TOO_MANY
         elif inode.inline:
-            names = {name: ino for _behind, ino, _kind, name in self._inline(inode)}
+            names = {name: ino for _behind, ino, _kind, name in self._found(inode, self._inline(inode))}
         else:
             names = self._collect(inode)
         if names is not _TOO_MANY:
@@ -250,7 +287,8 @@ class Directories:
                 block = data[at : at + size]
                 if not self._is_sound(inode, logical + at // size, block):
                     continue
-                for _behind, ino, _kind, name in self._parse(inode, block, 0, size, logical + at // size).names:
+                found = self._parse(inode, block, 0, size, logical + at // size).names
+                for _behind, ino, _kind, name in self._found(inode, found):
                     if name not in names:  # of two with the same name, the first one counts
                         names[name] = ino
             if len(names) > most:
@@ -263,6 +301,9 @@ class Directories:
         searched = parsed = 0
         if name in (b"", b".", b".."):
             return 0
+        if inode.flags & (CASEFOLD_FL | ENCRYPT_FL):
+            found = self._found(inode, self._listed(inode, 0))
+            return next((ino for _behind, ino, _kind, stored in found if stored == name), 0)
         for logical, data in self._blocks(inode, 0, max(1, _CHUNK // size)):
             searched += len(data)
             at = data.find(name)

@@ -54,11 +54,10 @@ INCOMPAT_NAMES: Final = {
     CASEFOLD: "casefold",
 }
 
-#: Not served: compression and dirdata have no layout that the kernel ever had; journal_dev is no filesystem; casefold
-#: makes a look-up depend on Unicode tables, and a look-up without them would deny names that exist. encrypt is served:
-#: an encrypted object answers ENOKEY, as from the kernel without the key, and the others are plain.
+#: Not served: compression and dirdata have no layout that the kernel ever had; journal_dev is no filesystem. encrypt is
+#: served as by the kernel without the key: encrypted names are shown in base64, encrypted data are ENOKEY.
 INCOMPAT_SERVED: Final = (
-    FILETYPE | RECOVER | META_BG | EXTENTS | BITS_64 | 0x100 | FLEX_BG | EA_INODE | CSUM_SEED | LARGEDIR | INLINE_DATA | ENCRYPT
+    FILETYPE | RECOVER | META_BG | EXTENTS | BITS_64 | 0x100 | FLEX_BG | EA_INODE | CSUM_SEED | LARGEDIR | INLINE_DATA | ENCRYPT | CASEFOLD
 )  # fmt: skip
 
 RO_COMPAT_NAMES: Final = {

@@ -73,7 +73,7 @@ class Ext4Filesystem(Filesystem):
         return self._timeout_ns
 
     def readlink(self, node: int) -> bytes:
-        """Return where the link leads; EINVAL if it is none, ENOKEY if it is encrypted."""
+        """Return where the link leads; EINVAL if it is none."""
         return symlinks.target(self.volume, self._inode(node))
 
     def open(self, node: int, flags: int) -> Opened:
@@ -84,7 +84,7 @@ class Ext4Filesystem(Filesystem):
         return self._opened
 
     def opendir(self, node: int) -> Opened:
-        """Let a directory be listed: ENOTDIR if it is none, ENOKEY where its names are encrypted, ENOSYS as the class says."""
+        """Let a directory be listed: ENOTDIR if it is none, ENOSYS as the class says."""
         if self._kernel_opens:
             raise unsupported()
         self.volume.entries(self._inode(node), 0)

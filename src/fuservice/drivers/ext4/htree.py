@@ -30,9 +30,15 @@ _NODE_AT: Final = 8  # behind the unused entry
 _LIMITS: Final = Struct("<HH")  # dx_countlimit, in the place of the first entry's hash
 _ENTRY: Final = Struct("<II")  # hash, block
 _BLOCK_MASK: Final = 0x0FFFFFFF
-_UNSIGNED_HASH: Final = 0x2  # s_flags
+UNSIGNED_HASH: Final = 0x2  # s_flags
 #: Blocks of names with one and the same hash, at most: some ten thousand names.
 MOST_LEAVES: Final = 200
+
+
+def hash_version(root: bytes) -> int:
+    """Return which hash the index with this *root* is sorted by, as it says itself."""
+    version: int = _ROOT_INFO.unpack_from(root, _ROOT_INFO_AT)[1]
+    return version
 
 
 def leaves(read: Callable[[int], bytes], superblock: Superblock, name: bytes) -> list[int]:
@@ -42,7 +48,7 @@ def leaves(read: Callable[[int], bytes], superblock: Superblock, name: bytes) ->
     deepest = 2 if superblock.incompat & features.LARGEDIR else 1
     if reserved or version > TEA or length != _ROOT_INFO.size or levels > deepest or flags & 1:
         raise damaged(f"bad root of the hash index: version {version}, length {length}, {levels} levels, flags {flags}")
-    wanted, _minor = dirhash(name, version, superblock.hash_seed, signed=not superblock.flags & _UNSIGNED_HASH)
+    wanted, _minor = dirhash(name, version, superblock.hash_seed, signed=not superblock.flags & UNSIGNED_HASH)
     found: list[int] = []
     _descend(read, root, _ROOT_INFO_AT + length, levels, wanted, found)
     return found

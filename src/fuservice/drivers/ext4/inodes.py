@@ -106,7 +106,7 @@ def parse_inode(superblock: Superblock, ino: int, raw: bytes) -> Inode:
     kind = stat.S_IFMT(mode)
     if not links or kind not in _KINDS:
         raise damaged(f"inode {ino}: not in use, or of no known type (mode {mode:o}, {links} links)")
-    if flags & CASEFOLD_FL:
+    if flags & CASEFOLD_FL and not superblock.incompat & features.CASEFOLD:
         raise damaged(f"inode {ino}: has the casefold flag, the filesystem has not the feature")
     if kind == stat.S_IFREG or superblock.incompat & features.LARGEDIR:
         size |= size_high << 32

@@ -13,6 +13,7 @@ import stat
 from fuservice.drivers.ext4 import inodes
 from fuservice.drivers.ext4.damage import damaged
 from fuservice.drivers.ext4.data import read_all
+from fuservice.drivers.ext4.nokey import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,10 +31,9 @@ def is_fast(volume: Volume, inode: Inode) -> bool:
 
 
 def target(volume: Volume, inode: Inode) -> bytes:
-    """Return where the link leads; EINVAL if it is no link, ENOKEY if it is encrypted."""
+    """Return where the link leads, as it is shown without the key if it is encrypted; EINVAL if it is no link."""
     if inode.kind != stat.S_IFLNK:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    volume.need_key(inode)
     block_size = volume.superblock.block_size
     if inode.inline:
         whole = (inode.blocks + volume.continuation(inode))[: inode.size]
@@ -45,6 +45,11 @@ def target(volume: Volume, inode: Inode) -> bytes:
         raise damaged(f"inode {inode.ino}: a link of {inode.size} bytes in a block of {block_size}")
     else:
         whole = read_all(volume.metadata, inode, block_size)
+    if inode.flags & inodes.ENCRYPT_FL:
+        length = int.from_bytes(whole[:2], "little")
+        if length + 2 > len(whole):
+            raise damaged(f"inode {inode.ino}: an encrypted link of {length} bytes in {len(whole)}")
+        whole = shown(whole[2 : 2 + length])
     path = whole.partition(b"\0")[0]
     if not path:
         raise damaged(f"inode {inode.ino}: a link that leads nowhere")

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from fuservice.drivers.ext4 import features, inline, inodes, journal, space, xattrs
+from fuservice.drivers.ext4 import features, inline, inodes, journal, space, symlinks, xattrs
 from fuservice.drivers.ext4.caches import Generations
 from fuservice.drivers.ext4.damage import damaged, wrong_checksum
 from fuservice.drivers.ext4.data import ZEROS, read_all, read_data, seek
@@ -85,6 +85,8 @@ class Volume:
             inode = self.any_inode(ino)
             if inode.flags & inodes.EA_INODE_FL:
                 raise damaged(f"inode {ino} is the value of an extended attribute")
+            if inode.flags & inodes.ENCRYPT_FL and inode.kind == stat.S_IFLNK:
+                inode.attr.size = len(symlinks.target(self, inode))  # as stat(2) of the kernel counts
             self._inodes.put(ino, inode)
         return inode
 
@@ -116,7 +118,7 @@ class Volume:
         return self._groups.inode_table(group) + block, index * superblock.inode_size
 
     def need_key(self, inode: Inode) -> None:
-        """ENOKEY for an encrypted inode, whose names or data nobody can read here."""
+        """ENOKEY for an encrypted file, whose data nobody can read here."""
         if inode.flags & inodes.ENCRYPT_FL:
             raise OSError(errno.ENOKEY, os.strerror(errno.ENOKEY))
 
@@ -137,7 +139,6 @@ class Volume:
     def _need_directory(self, inode: Inode) -> None:
         if inode.kind != stat.S_IFDIR:
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        self.need_key(inode)
 
     def continuation(self, inode: Inode) -> bytes:
         """Return the data of an inline inode behind its first 60 bytes."""
