@@ -29,8 +29,15 @@ def image(tmp_path: Path, make_mount_point: Callable[[str], Path], request: pyte
     path.unlink()
 
 
+#: Every image by way of our listener; one by way of a unit, which is the same server.
+WAYS = [
+    *(("listen", image) for image in corpus.IMAGES),
+    pytest.param("units", next(iter(corpus.IMAGES)), marks=pytest.mark.needs("systemd", "nobody-python")),
+]
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("image", corpus.IMAGES, indirect=True)
+@pytest.mark.parametrize(("activated_by", "image"), WAYS, indirect=True)
 def test_equal_to_the_kernel(
     image: Path, mount_ext4: Callable[..., Path], make_mount_point: Callable[[str], Path], listener: Listener
 ) -> None:
