@@ -7,17 +7,14 @@ Source: the kernel's Documentation/filesystems/fscrypt.rst; the layout is that o
 
 from __future__ import annotations
 
+import sys
 from binascii import b2a_base64
+from importlib import import_module
 from struct import Struct
 
 from fuservice.drivers.ext4.damage import damaged
 from fuservice.drivers.ext4.dirhash import TEA, dirhash
 from fuservice.drivers.ext4.htree import UNSIGNED_HASH, hash_version
-
-try:  # hashlib would load OpenSSL: 10 ms at each start, and all its code
-    from _sha2 import sha256  # type: ignore[import-not-found]
-except ImportError:  # Python 3.11
-    from _sha256 import sha256  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +23,8 @@ if TYPE_CHECKING:
 
     from fuservice.drivers.ext4.superblock import Superblock
 
+#: Python's own module for it: hashlib would load OpenSSL, 10 ms at each start and much code.
+_SHA: Final = import_module("_sha2" if sys.version_info >= (3, 12) else "_sha256")
 _SHORTEST: Final = 16  # bytes of an encrypted name: one block of the cipher
 _WHOLE: Final = 149  # bytes of a name that are shown; of a longer one, the others only as a digest
 _HASHES: Final = Struct("<II")
@@ -36,7 +35,7 @@ def shown(stored: bytes, hashes: tuple[int, int] = (0, 0)) -> bytes:
     """Return how the encrypted *stored* is shown; EIO where it cannot be an encrypted name."""
     if len(stored) < _SHORTEST:
         raise damaged(f"an encrypted name of {len(stored)} bytes")
-    end = sha256(stored[_WHOLE:]).digest() if len(stored) > _WHOLE else b""
+    end: bytes = _SHA.sha256(stored[_WHOLE:]).digest() if len(stored) > _WHOLE else b""
     return b2a_base64(_HASHES.pack(*hashes) + stored[:_WHOLE] + end, newline=False).rstrip(b"=").translate(_URL)
 
 
