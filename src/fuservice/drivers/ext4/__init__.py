@@ -26,10 +26,14 @@ class Ext4(Driver):
     # The first look-up reads a directory of up to 64 MiB, block by block: minutes on a slow disk. Each step is bounded besides.
     limits = {"time": 120_000}  # noqa: RUF012  # the base class says ClassVar
     options = {  # noqa: RUF012  # the base class says ClassVar
+        "bsddf": "statfs leaves out the filesystem's own structures: as it does anyway",
+        "errors": "no effect: nothing is written, whatever is wrong",
+        "minixdf": "statfs counts the filesystem's own structures, too",
         "offset": "byte of the image where the filesystem begins",
         "nocheck": "do not verify the checksums of metadata",
         "noload": "do not replay the journal: what is done anyway",
         "recover": "show the filesystem as a replay of its journal would leave it; nothing is written",
+        "sb": "where another copy of the superblock is, in units of 1024 bytes",
         "timeout": "seconds for which the kernel may keep names and attributes (default: for ever)",
     }
 
@@ -44,7 +48,13 @@ class Ext4(Driver):
             keep_cache=timeout > 0,
             check="nocheck" not in options,
             recover="recover" in options,
+            position=number(options, "sb", 1, LARGEST_OFFSET >> 10) << 10,
+            minixdf="minixdf" in options,
         )
+        if "errors" in options:
+            self.log(
+                f"errors={options['errors']} has no effect: nothing is written, what is damaged is EIO, the rest is served"
+            )
         volume = filesystem.volume
         for warning in [*volume.warnings, *volume.complaints]:
             self.log(warning)

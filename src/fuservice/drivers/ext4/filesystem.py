@@ -11,6 +11,7 @@ import stat
 
 from fuservice.drivers.ext4 import features, symlinks
 from fuservice.drivers.ext4.data import read_data
+from fuservice.drivers.ext4.superblock import POSITION
 from fuservice.drivers.ext4.volume import CACHE_BYTES, ROOT_INO, Volume
 from fuservice.fuse.filesystem import FOREVER, ROOT_NODE, DirEntry, Entry, Filesystem, Opened, unsupported
 
@@ -38,13 +39,17 @@ class Ext4Filesystem(Filesystem):
 
     def __init__(
         self, fd: int, *, offset: int = 0, size: int | None = None, timeout_ns: int = FOREVER, keep_cache: bool = True,
-        cache_bytes: int = CACHE_BYTES, check: bool = True, recover: bool = False,
+        cache_bytes: int = CACHE_BYTES, check: bool = True, recover: bool = False, position: int = POSITION, minixdf: bool = False,
     ) -> None:  # fmt: skip
         """Open the image (ImageError if it cannot be served): *size* bytes from byte *offset*, all of it by default.
 
         *check*: verify the checksums of metadata. *recover*: show what a replay of the journal would leave.
+        *position* is that of the superblock, in bytes; *minixdf*: statfs counts the filesystem's structures as its own.
         """
-        self.volume = Volume(fd, offset=offset, size=size, cache_bytes=cache_bytes, check=check, recover=recover)
+        self.volume = Volume(
+            fd, offset=offset, size=size, cache_bytes=cache_bytes, check=check, recover=recover, position=position,
+            minixdf=minixdf,
+        )  # fmt: skip
         self._timeout_ns = timeout_ns
         encrypted = self.volume.superblock.incompat & features.ENCRYPT
         self._kernel_opens = keep_cache and timeout_ns >= FOREVER and not encrypted

@@ -121,7 +121,7 @@ class Groups:
 def descriptor_block(superblock: Superblock, number: int) -> int:
     """Return the block that holds the *number*-th block's worth of group descriptors."""
     if not superblock.incompat & features.META_BG or number < superblock.first_meta_bg:
-        return 1024 // superblock.block_size + number + 1  # right behind the superblock, in group 0
+        return superblock.descriptors + number  # right behind the superblock, in group 0 or in that of the copy
     group = superblock.desc_per_block * number
     first = superblock.first_data_block + group * superblock.blocks_per_group
     behind = int(has_super(superblock, group))

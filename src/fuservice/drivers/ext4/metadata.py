@@ -9,7 +9,7 @@ from __future__ import annotations
 from fuservice.drivers.ext4 import features
 from fuservice.drivers.ext4.caches import Generations
 from fuservice.drivers.ext4.checksums import Checksums
-from fuservice.drivers.ext4.superblock import out_of_range, read_superblock
+from fuservice.drivers.ext4.superblock import POSITION, out_of_range, read_superblock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ class Metadata:
 
     __slots__ = ("blocks", "checks", "checksums", "complaints", "device", "nodes", "superblock", "tell")
 
-    def __init__(self, device: Device, cache_bytes: int, *, check: bool = True) -> None:
+    def __init__(self, device: Device, cache_bytes: int, *, check: bool = True, position: int = POSITION) -> None:
         """Read the superblock (ImageError if it cannot be served); the caches keep at most about *cache_bytes*.
 
-        *check*: verify checksums.
+        *check*: verify checksums. *position*: of the superblock.
         """
         self.device = device
-        self.superblock = read_superblock(device, check=check)
+        self.superblock = read_superblock(device, check=check, position=position)
         self.checks = check
         has_checksums = check and self.superblock.ro_compat & features.METADATA_CSUM
         self.checksums = Checksums(self.superblock) if has_checksums else None

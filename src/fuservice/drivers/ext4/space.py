@@ -1,6 +1,6 @@
 """What statfs(2) says: the counts that the kernel's ext4 shows for a filesystem mounted read-only with default options.
 
-"bsddf": blocks that hold the filesystem's own structures and the journal do not count as part of it.
+"bsddf", unless the caller wants "minixdf": blocks that hold the filesystem's own structures and the journal do not count as part of it.
 Facts: statfs of the kernel's read-only mount, over images of every geometry (the tests compare).
 """
 
@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 MOST_COUNTED: Final = 500_000
 
 
-def statfs(superblock: Superblock, groups: Groups, journal_bytes: int) -> StatFs:
-    """Return the answer to statfs; *journal_bytes* is the size of the internal journal (0: none)."""
+def statfs(superblock: Superblock, groups: Groups, journal_bytes: int, *, minixdf: bool = False) -> StatFs:
+    """Return the answer to statfs; *journal_bytes* is the size of the internal journal (0: none).
+
+    *minixdf*: all blocks count, as with the mount option of this name.
+    """
     bits = superblock.cluster_ratio_bits
     clusters, inodes = groups.free_counts()
     free = clusters << bits
     kept = superblock.r_blocks_count + (_reserved_clusters(superblock) << bits)
+    overhead = 0 if minixdf else overhead_clusters(superblock, groups, journal_bytes) << bits
     return StatFs(
-        blocks=max(0, superblock.blocks_count - (overhead_clusters(superblock, groups, journal_bytes) << bits)),
+        blocks=max(0, superblock.blocks_count - overhead),
         bfree=free,
         bavail=max(0, free - kept),
         files=superblock.inodes_count,

@@ -55,12 +55,12 @@ _NO_UID32: Final = 0x10  # s_default_mount_opts: owners have 16 bits
 class Superblock:
     """The superblock's fields under their own names (without "s_"), 64-bit counts put together, and what follows from them.
 
-    ``shift`` is the logarithm of ``block_size``; ``groups`` counts block groups; ``warnings`` holds sentences for the user.
+    ``shift`` is the logarithm of ``block_size``; ``groups`` counts block groups; ``descriptors`` is the block behind this copy; ``warnings`` holds sentences for the user.
     """
 
     __slots__ = (
         "backup_bgs", "block_size", "blocks_count", "blocks_per_group", "checksum_seed", "cluster_ratio_bits", "clusters_per_group", "compat",
-        "creator_os", "default_mount_opts", "desc_per_block", "desc_size", "first_data_block", "first_ino", "first_meta_bg", "flags", "free_blocks",
+        "creator_os", "default_mount_opts", "desc_per_block", "desc_size", "descriptors", "first_data_block", "first_ino", "first_meta_bg", "flags", "free_blocks",
         "free_inodes", "groups", "hash_seed", "hash_version", "incompat", "inode_blocks_per_group", "inode_size", "inodes_count",
         "inodes_per_block", "inodes_per_group", "journal_inum", "label", "log_block_size", "log_cluster_size", "orphan_inum",
         "overhead_clusters", "quota_inums", "r_blocks_count", "reserved_gdt_blocks", "rev_level", "ro_compat", "shift", "state",
@@ -178,6 +178,7 @@ class Superblock:
             raise ImageError(f"block size 2^{10 + self.log_block_size} is none that ext4 knows (1 to 64 KiB)")
         self.shift: int = 10 + self.log_block_size
         self.block_size: int = 1 << self.shift
+        self.descriptors: int = (POSITION >> self.shift) + 1
         if not self.first_data_block < self.blocks_count:
             raise ImageError(
                 f"bad geometry: {self.blocks_count} blocks, of which the first with data would be {self.first_data_block}"
@@ -257,21 +258,22 @@ class Superblock:
         return (ino < self.first_ino and ino != 2) or ino in self.quota_inums or ino == self.orphan_inum
 
 
-def read_superblock(device: Device, *, check: bool = True) -> Superblock:
-    """Read the primary superblock and hold it against the image's size; ImageError where the image cannot be served.
+def read_superblock(device: Device, *, check: bool = True, position: int = POSITION) -> Superblock:
+    """Read the superblock at byte *position*, and hold it against the image's size; ImageError where that cannot be served.
 
     *check*: its checksum must be right.
     """
-    if device.size < POSITION + LENGTH:
+    if device.size < position + LENGTH:
         raise ImageError(f"the image has {device.size} bytes: too short for an ext2, ext3 or ext4 filesystem")
     try:
-        superblock = Superblock(device.read(POSITION, LENGTH), check=check)
+        superblock = Superblock(device.read(position, LENGTH), check=check)
     except OSError as error:
         raise ImageError(f"the superblock cannot be read: {error.strerror}") from error
     if superblock.size > device.size:
         raise ImageError(
             f"image is cut short: the filesystem says {superblock.size} bytes, the image has {device.size}"
         )
+    superblock.descriptors = (position >> superblock.shift) + 1
     return superblock
 
 

@@ -19,7 +19,7 @@ from fuservice.drivers.ext4.directories import Directories
 from fuservice.drivers.ext4.groups import Groups
 from fuservice.drivers.ext4.inodes import parse_inode
 from fuservice.drivers.ext4.metadata import Metadata
-from fuservice.drivers.ext4.superblock import NOT_REPLAYED
+from fuservice.drivers.ext4.superblock import NOT_REPLAYED, POSITION
 from fuservice.errors import ImageError
 
 TYPE_CHECKING = False
@@ -43,27 +43,39 @@ class Volume:
     ``warnings`` holds sentences for the user at opening; ``complaints`` grows, to a limit, with damage that was met.
     """
 
-    __slots__ = ("_directories", "_groups", "_inodes", "_statfs", "complaints", "metadata", "superblock", "warnings")
+    __slots__ = (
+        "_directories",
+        "_groups",
+        "_inodes",
+        "_minixdf",
+        "_statfs",
+        "complaints",
+        "metadata",
+        "superblock",
+        "warnings",
+    )
 
     def __init__(
         self, fd: int, *, offset: int = 0, size: int | None = None, cache_bytes: int = CACHE_BYTES,
-        check: bool = True, recover: bool = False,
+        check: bool = True, recover: bool = False, position: int = POSITION, minixdf: bool = False,
     ) -> None:  # fmt: skip
         """Open what lies at *offset* of *fd* (*size* bytes at most); ImageError if that cannot be served.
 
         *check*: verify checksums. *recover*: show what a replay of the journal would leave, if it needs one.
+        *position*: of the superblock, which may be a copy. *minixdf*: statfs counts the filesystem's structures as its own.
         """
-        self._open(Device(fd, offset=offset, size=size), cache_bytes, check=check)
+        self._open(Device(fd, offset=offset, size=size), cache_bytes, check=check, position=position)
         if recover and self.superblock.incompat & features.RECOVER:
-            self._open(journal.recovered(self), cache_bytes, check=check)
+            self._open(journal.recovered(self), cache_bytes, check=check, position=position)
             self.warnings.remove(NOT_REPLAYED)
         self._inodes: Generations[int, Inode] = Generations(max(16, cache_bytes // 8 // INODE_COST), _one)
         self._directories = Directories(self, cache_bytes // 2)
         self._statfs: StatFs | None = None
+        self._minixdf = minixdf
         self._check_root()
 
-    def _open(self, device: Device, cache_bytes: int, *, check: bool) -> None:
-        self.metadata = Metadata(device, cache_bytes // 4, check=check)
+    def _open(self, device: Device, cache_bytes: int, *, check: bool, position: int) -> None:
+        self.metadata = Metadata(device, cache_bytes // 4, check=check, position=position)
         self.superblock = self.metadata.superblock
         self.warnings, self.complaints = self.superblock.warnings, self.metadata.complaints
         self._groups = Groups(self.metadata)
@@ -100,6 +112,10 @@ class Volume:
             # stat(2) counts a sector per 512 bytes of inline data, lest programs take the file for a hole
             inode.attr.blocks += inode.size + 511 >> 9
         return inode
+
+    def check_group(self, group: int) -> None:
+        """Read the descriptor of *group*; EIO where it is wild, a complaint where its checksum is wrong."""
+        self._groups.inode_table(group)
 
     def raw_inode(self, ino: int) -> bytes:
         """Return the bytes of inode *ino* as its table has them; nobody has looked at their checksum."""
@@ -191,7 +207,8 @@ class Volume:
     def statfs(self) -> StatFs:
         """Return what statfs(2) shows; counted once."""
         if self._statfs is None:
-            self._statfs = space.statfs(self.superblock, self._groups, self._journal_bytes())
+            journal_bytes = self._journal_bytes()
+            self._statfs = space.statfs(self.superblock, self._groups, journal_bytes, minixdf=self._minixdf)
         return self._statfs
 
     def _journal_bytes(self) -> int:
