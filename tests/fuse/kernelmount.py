@@ -74,13 +74,18 @@ def _serve(fd: int, filesystem: Filesystem, policy: Policy, budgets: Budgets, lo
 
 @contextlib.contextmanager
 def served(
-    point: Path, filesystem: Filesystem, policy: Policy | None = None, device: str = "", budgets: Budgets | None = None
+    point: Path,
+    filesystem: Filesystem,
+    policy: Policy | None = None,
+    device: str = "",
+    budgets: Budgets | None = None,
+    options: str = "",
 ) -> Iterator[Served]:
     """Mount *filesystem* on the directory *point* (as fuseblk of *device*); on leaving, detach it and end its server."""
     log_path = point.with_name(point.name + ".log")
     log_path.touch()
     fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0"
+    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0{options}"
     kernel.mount(device or "memtree", os.fspath(point), "fuseblk" if device else "fuse", MS_NOSUID_NODEV, options)
     pid = os.fork()
     if not pid:

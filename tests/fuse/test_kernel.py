@@ -87,6 +87,20 @@ def test_what_the_policy_hides(make_mount_point: MakePoint) -> None:
         assert (point / "disk").lstat().st_rdev == os.makedev(8, 1)
 
 
+@pytest.mark.parametrize("only", [{0}, {0, 65534}, None])
+def test_what_root_has_read_is_not_shown_to_others(mount_point: Path, only: set[int] | None) -> None:
+    """allow_root: the kernel keeps what it was told, for everybody; so it is asked each time."""
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    tree = Memtree({"file": b"secret", "dir": {"inner": b""}})
+    with served(mount_point, tree, policy=Policy(only=only), options=",allow_other"):
+        for words in (["cat", "file"], ["ls", "-l", "dir"], ["stat", "file"]):
+            assert subprocess.run(words, cwd=mount_point, capture_output=True, check=False).returncode == 0
+            command = [*as_nobody, *words]  # from within: the way there may be closed to others
+            done = subprocess.run(command, cwd=mount_point, capture_output=True, text=True, check=False)
+            refused = done.returncode != 0 and "Permission denied" in done.stderr
+            assert refused is (only == {0}), done
+
+
 def test_extended_attributes(mount_point: Path) -> None:
     with served(mount_point, Memtree(TREE)):
         path = mount_point / "attributed"

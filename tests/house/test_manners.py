@@ -17,6 +17,7 @@ SOURCES = modules("src")
 MAY_PRINT: dict[str, str] = {}
 MAY_EXIT: dict[str, str] = {
     "fuservice.launch.child": "a forked child may not run what its parent has left to run: it ends by _exit or exec",
+    "fuservice.launch.direct": "the same",
     "fuservice.prove.supervised": "the same",
 }
 

@@ -191,6 +191,8 @@ def entry_bytes(entry: Entry, policy: Policy) -> bytes:
     if node <= abi.ROOT_ID:  # that it fits into 64 bits is checked by pack()
         raise BadAnswerError(f"node is {shown(node)}, expected {abi.ROOT_ID + 1} or more")
     packed = attr.packed or attr_bytes(attr, policy)
+    if policy.only is not None:  # the kernel would believe it of whoever comes next
+        entry_valid = attr_valid = entry_nsec = attr_nsec = 0
     return _entry(node, entry.generation, entry_valid, attr_valid, entry_nsec, attr_nsec, packed)
 
 

@@ -71,7 +71,8 @@ class Operations:
         self._listed: dict[tuple[int, int], int] = {}  # directory, cookie → how many entries lie before it
         self._given: tuple[int, ...] | list[int] = ()  # the nodes that the reply in the making hands out
         self._fs_getattr, self._fs_lookup, self._fs_read = filesystem.getattr, filesystem.lookup, filesystem.read
-        self._valid_ns = filesystem.attr_timeout()
+        # Where not everybody may see it, the kernel must ask each time: it does not keep who it was that it showed it to.
+        self._valid_ns = filesystem.attr_timeout() if policy.only is None else 0
         seconds, nanoseconds = codec.timeout(self._valid_ns)
         self._valid = abi.ATTR_OUT.pack(seconds, nanoseconds, 0, b"")[:16]
         self.immutable = self._valid_ns >= FOREVER
