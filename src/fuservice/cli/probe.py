@@ -9,10 +9,9 @@ import os
 import sys
 
 from fuservice.cage.plan import enter
+from fuservice.cli import warm
 from fuservice.cli.unit import profile
 from fuservice.drivers import catalog
-from fuservice.errors import EXIT_OK, FuserviceError
-from fuservice.launch import warm
 from fuservice.launch.child import Contained
 from fuservice.prove.probe import probe
 from fuservice.units.inside import cage
@@ -39,12 +38,7 @@ def main() -> int:
     """Run until the listener is gone; return the exit code."""
     if sys.argv[1] == "--unit":
         serve_in_unit(sys.argv[2])
-    try:
-        warm.run(sys.argv[1:], load)
-    except FuserviceError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return EXIT_OK
+    return warm.main(load)
 
 
 if __name__ == "__main__":

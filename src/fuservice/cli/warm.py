@@ -11,6 +11,10 @@ from fuservice.launch import warm
 from fuservice.launch.child import Contained
 from fuservice.service.main import service_main
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def load(name: str) -> Contained:
     """Import the driver of type *name*, which may serve others too."""
@@ -21,8 +25,8 @@ def load(name: str) -> Contained:
     )  # fmt: skip
 
 
-def main() -> int:
-    """Run until the listener is gone; return the exit code."""
+def main(load: Callable[[str], Contained] = load) -> int:
+    """Run until the listener is gone; return the exit code. *load* imports the driver for a type."""
     try:
         warm.run(sys.argv[1:], load)
     except FuserviceError as error:
