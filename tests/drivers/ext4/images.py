@@ -34,7 +34,20 @@ RECIPES: dict[str, str] = {
     "ext4-ea_inode": "-t ext4 -b 4096 -O ea_inode",
     "ext4-everything": "-t ext4 -b 4096 -I 512 -O sparse_super2,stable_inodes,encrypt,metadata_csum_seed,large_dir,inline_data,ea_inode",
     "ext4-nothing": "-t ext4 -b 1024 -I 128 -O ^metadata_csum,^64bit,^flex_bg,^dir_index,^huge_file,^dir_nlink,^extra_isize,^sparse_super,^resize_inode",
+    "ext4-sparse_super2": "-t ext4 -b 1024 -O sparse_super2,^resize_inode",
+    "ext4-orphan_file": "-t ext4 -b 4096 -O orphan_file,fast_commit,large_dir",
+    "ext4-tea": "-t ext4 -b 1024",
+    "ext4-legacy-hash": "-t ext4 -b 2048 -O ^metadata_csum",
+    "ext4-unsigned-hash": "-t ext4 -b 1024 -O ^64bit",
+    "ext4-many-groups": "-t ext4 -b 1024 -g 1024 -G 4 -I 1024",
 }  # fmt: skip
+
+#: What is done to them before they are filled.
+BEFORE = {
+    "ext4-tea": ["tune2fs", "-E", "hash_alg=tea"],
+    "ext4-legacy-hash": ["tune2fs", "-E", "hash_alg=legacy"],
+    "ext4-unsigned-hash": ["debugfs", "-w", "-R", "ssv flags 2"],
+}
 
 #: What tune2fs does at the end: features that not every kernel can write to, or with which it waits (mmp).
 AFTERWARDS = {"ext4-everything": "-O quota,project,verity,mmp"}
@@ -54,6 +67,8 @@ def mke2fs(path: Path, options: str, size: int, *more: str) -> Path:
 def full_image(directory: Path, name: str) -> Path:
     """Make the image of recipe *name*, filled through the kernel's mount (needs root and loop)."""
     path = mke2fs(directory / f"{name}.img", RECIPES[name], 96 * MIB, "-N", "8192")
+    if name in BEFORE:
+        subprocess.run([*BEFORE[name], path], check=True, capture_output=True)
     point = directory / f"{name}.rw"
     point.mkdir()
     with loop_mounted(path, point, options="rw,loop"):
