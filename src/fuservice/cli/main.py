@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Final, NoReturn
 
 #: Each is a module beside this one.
-COMMANDS: Final = ("config", "list", "listen", "log", "prove", "serve", "umount", "units")
+COMMANDS: Final = ("check", "config", "list", "listen", "log", "prove", "serve", "umount", "units")
 
 
 class Parser(argparse.ArgumentParser):

@@ -20,6 +20,7 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
+from fuservice.drivers.ext4.check import Check
 from fuservice.drivers.ext4.filesystem import Ext4Filesystem
 from fuservice.errors import ImageError
 from tests.drivers.ext4.view import Served, errors, survey
@@ -84,6 +85,8 @@ def walk(order: dict[str, object], seconds: float) -> Outcome:
     try:
         filesystem = Ext4Filesystem(fd, check=bool(order["check"]))
         view = survey(Served(filesystem))
+        for _finding in Check(filesystem.volume, seconds).findings():  # has limits of its own
+            pass
         damage = [*errors(view), *filesystem.volume.complaints]
         outcome, words = (
             ("damaged", f"{len(view)} entries; {damage[0]}") if damage else ("served", f"{len(view)} entries")
