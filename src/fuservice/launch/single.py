@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fuservice.launch.state import States
     from fuservice.linux.fdsockets import FdSeqPacket
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # each ends the server, and with him us
+
 
 def serve_one(
     name: str, connection: FdSeqPacket, contained: Contained, *, without: Collection[str], facts: Mapping[str, str],
@@ -39,13 +41,15 @@ def serve_one(
         become_server(name, birth.descriptors(), lambda: contained, without)
     loop, ended = Loop(), list[bool]()
     server = Server(birth, pid, loop, states, facts, log=log, entered=lambda: None)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in _SIGNALS:
         signal.signal(number, lambda _number, _frame: server.kill())
     with Fd(os.pidfd_open(pid)) as pidfd:
         loop.watch(pidfd.fileno(), lambda: ended.append(True), order=1)
         while not ended:
             loop.turn()
         loop.forget(pidfd.fileno())
+    for number in _SIGNALS:  # the pid is nobody else's only until the next line
+        signal.signal(number, signal.SIG_IGN)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     server.bury(how_it_ended(status))
     return status == 0
