@@ -20,7 +20,7 @@ from fuservice.drivers.ext4.crc16 import crc16
 from fuservice.drivers.ext4.crc32c import MULTIPLE, crc32c
 from fuservice.drivers.ext4.groups import descriptor_block
 from fuservice.errors import ImageError
-from tests.drivers.ext4.images import served, small_image
+from tests.drivers.ext4.images import MIB, mke2fs, served, small_image
 from tests.drivers.ext4.test_ext4_damage import debugfs, first_block, node_of, poke
 from tests.drivers.ext4.view import Mounted, Served, View, differences, errors, survey
 from tests.support.mounts import loop_mounted
@@ -288,3 +288,27 @@ def test_a_block_is_verified_once_while_it_is_remembered(
         assert first > 200
         survey(Served(filesystem))
         assert len(counted) == first
+
+
+@pytest.mark.needs("e2fsprogs")
+@pytest.mark.parametrize("options", ["-b 2048 -I 128", "-b 4096 -I 1024", "-b 16384", "-b 65536", "-b 4096 -O ^64bit"])
+def test_sound_images_of_every_block_size(options: str, tmp_path: Path) -> None:
+    """What e2fsprogs have made, with an index in the directories that need one: nothing is wrong with it."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for n in range(1500):
+        (tree / f"{n:04}-{'n' * 90}").touch()
+    image = mke2fs(
+        tmp_path / "image",
+        f"-t ext4 -O metadata_csum,^has_journal {options}",
+        64 * MIB,
+        "-N",
+        "2048",
+        "-d",
+        os.fspath(tree),
+    )
+    assert subprocess.run(["e2fsck", "-fyD", image], check=False, capture_output=True).returncode in (0, 1)
+    shown, complaints = view(image)
+    assert (errors(shown), complaints, len(shown)) == ([], [], 1502)
+    flip(image, first_block(image, "/", int(options.split()[1])) + 12 + 8 + 3)
+    assert errors(view(image)[0]) == ["b'': listing: EIO"]

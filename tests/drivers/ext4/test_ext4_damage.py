@@ -54,11 +54,11 @@ def number(image: Path, path: str) -> int:
     return int(found[1])
 
 
-def first_block(image: Path, path: str) -> int:
-    """Return the first block of *path* as a position in the image of 1 KiB blocks."""
+def first_block(image: Path, path: str, block_size: int = 1024) -> int:
+    """Return the first block of *path* as a position in the image."""
     found = re.search(r"^(\d+)", debugfs(image, f"blocks {path}").partition("\n")[2])
     assert found
-    return int(found[1]) * 1024
+    return int(found[1]) * block_size
 
 
 def poke(image: Path, position: int, data: bytes) -> None:
