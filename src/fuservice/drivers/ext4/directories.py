@@ -73,7 +73,7 @@ class Directories:
         self._form = DirFormat(superblock.inodes_count, filetype=filetype, block_size=superblock.block_size)
         self._volume = volume
         self._limit = cache_bytes // 2  # of each generation, so of each directory
-        self._names: Generations[int, dict[bytes, int]] = Generations(self._limit, _weight)
+        self._names: Generations[int | tuple[int, int], dict[bytes, int]] = Generations(self._limit, _weight)
         self._damaged: dict[int, str] = {}
         self._searches: dict[int, int] = {}  # inode: look-ups by its index so far
         self._unindexed: set[int] = set()  # inodes whose index is damaged
@@ -151,17 +151,23 @@ class Directories:
         """Look *name* up by the hash index; without it where that is damaged."""
         try:
             logicals = leaves(lambda logical: self._block(inode, logical), self._volume.superblock, name)
-            blocks = [(logical, self._block(inode, logical)) for logical in logicals]
+            found = [self._leaf(inode, logical) for logical in logicals]
         except OSError as error:
             self._volume.metadata.complain(f"directory {inode.ino} is searched without its index: {error.strerror}")
             if len(self._unindexed) < _MOST_DAMAGED:
                 self._unindexed.add(inode.ino)
             return self._search(inode, name)
-        for logical, data in blocks:
-            for _behind, ino, _kind, candidate in self._parse(inode, data, 0, len(data), logical).names:
-                if candidate == name:
-                    return ino
-        return 0
+        return next((names[name] for names in found if name in names), 0)
+
+    def _leaf(self, inode: Inode, logical: int) -> dict[bytes, int]:
+        """Return the names of one block; it is remembered, as what is looked up next is often its neighbour."""
+        names = self._names.get((inode.ino, logical))
+        if names is None:
+            data = self._block(inode, logical)
+            entries = self._parse(inode, data, 0, len(data), logical).names
+            names = {name: ino for _behind, ino, _kind, name in reversed(entries)}  # the first one counts
+            self._names.put((inode.ino, logical), names)
+        return names
 
     def _block(self, inode: Inode, logical: int) -> bytes:
         """Return logical block *logical*, which the index names; EIO where the directory has none there."""
