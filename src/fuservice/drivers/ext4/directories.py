@@ -80,6 +80,9 @@ class Directories:
 
     def find(self, inode: Inode, name: bytes) -> int:
         """Return the inode number that *name* has in directory *inode*; ENOENT, or EIO where that cannot be known."""
+        names = self._names.get(inode.ino)
+        if names and name in names:
+            return names[name]
         folds = inode.flags & (CASEFOLD_FL | ENCRYPT_FL) == CASEFOLD_FL
         ino = self._number(inode, fold(name) if folds else name)
         if ino:
