@@ -68,6 +68,7 @@ def test_the_conversation(middle: Middle, helper: subprocess.Popen[str], mount_p
     wait_until(lambda: not listener.servers(), "the server ends with its mount")
 
 
+@pytest.mark.parametrize("activated_by", ["listen"], indirect=True)  # in a unit it is systemd that finds it dead
 @pytest.mark.parametrize("step", range(1, len(STEPS)), ids=lambda n: f"{n}-{STEPS[n]}")
 def test_the_server_is_killed(
     middle: Middle, helper: subprocess.Popen[str], mount_point: Path, listener: Listener, step: int
