@@ -112,9 +112,9 @@ def test_a_journal_elsewhere_is_refused(tmp_path: Path) -> None:
         opened(image, recover=True)
 
 
-#: Where in the journal something is changed, from which value to which, and what is said then.
+#: Which bytes of which block of the journal are changed, in which bits, and what is said then.
 DAMAGE = {
-    "magic": (0, 0, b"\0", "has no superblock"),
+    "magic": (0, 0, b"\xc0", "has no superblock"),
     "block size": (0, 12, b"\xff", "blocks of"),
     "feature": (0, 0x28, b"\x80", "unknown features"),
     "start": (0, 28, b"\x01", "superblock"),
@@ -133,7 +133,10 @@ def test_a_damaged_journal_is_refused(damage: str, tmp_path: Path) -> None:
     try:
         volume = Ext4Filesystem(fd).volume
         _start, _end, first = find(volume.metadata, volume.any_inode(8), 0)
-        os.pwrite(fd, change, (first + block << 12) + at)
+        place = (first + block << 12) + at
+        os.pwrite(
+            fd, bytes(old ^ bits for old, bits in zip(os.pread(fd, len(change), place), change, strict=True)), place
+        )
     finally:
         os.close(fd)
     with pytest.raises(ImageError, match=words):
