@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.capabilities import PROGRAMS
+from tests.support.capabilities import PROGRAMS, REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,7 @@ DynamicUser=true
 ProtectSystem=strict
 ProtectHome=true
 PrivateTmp=true
+BindReadOnlyPaths={REPOSITORY}
 PrivateDevices=true
 PrivateUsers=true
 PrivateNetwork=true
