@@ -36,7 +36,7 @@ class Cloned(Served):
         self._reaped = False
         said = os.read(reading.fileno(), 65_536)
         if said != READY + b"\n":
-            self.end()
+            self.close()
             raise SystemCallError(f"no server was started: {said.decode(errors='replace').strip()}")
 
     def ending(self) -> tuple[str, str]:
@@ -48,7 +48,7 @@ class Cloned(Served):
         said = os.read(self._log.fileno(), 65_536).decode(errors="replace").strip()
         return DIED, f"exit status {code}: {said}"
 
-    def end(self) -> None:
+    def close(self) -> None:
         if not self._reaped:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)

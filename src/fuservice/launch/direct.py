@@ -11,7 +11,6 @@ import os
 import select
 import signal
 import syslog
-import time
 
 from fuservice.errors import EXIT_BUG, EXIT_FAILURE, EXIT_OK
 from fuservice.launch.child import SOCKET_FD, Contained, leave_open, told
@@ -55,11 +54,10 @@ class Direct:
 
     def end(self) -> list[str]:
         """Wait until both have ended, now that the connection is closed; kill after PATIENCE. Return what was logged."""
-        deadline = time.monotonic() + PATIENCE
         with Fd(os.pidfd_open(self.pid)) as pidfd:
             ended = select.poll()
             ended.register(pidfd.fileno(), select.POLLIN)
-            if not ended.poll(max(deadline - time.monotonic(), 0) * 1000):
+            if not ended.poll(PATIENCE * 1000):
                 os.kill(
                     self.pid, signal.SIGKILL
                 )  # not reaped yet, so the number is still his own; his server dies with him

@@ -15,7 +15,24 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class Fd:
+class Closed:
+    """What is closed when its ``with`` ends. Its ``close`` may be called twice."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Let go of what is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Fd(Closed):
     """A file descriptor that is closed exactly once, by whoever owns it."""
 
     __slots__ = ("_fd",)
@@ -49,14 +66,6 @@ class Fd:
     def closed(self) -> bool:
         """Whether it was closed or taken."""
         return self._fd < 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if self._fd >= 0:

@@ -6,12 +6,11 @@ import _socket
 import errno
 import struct
 
-from fuservice.linux.fds import Fd
+from fuservice.linux.fds import Closed, Fd
 from fuservice.linux.sockets import SeqPacket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Final, Self
 
 _INTS: Final = struct.Struct("i")
@@ -32,7 +31,7 @@ class Credentials:
         self.pid, self.uid, self.gid = pid, uid, gid
 
 
-class FdSeqPacket(SeqPacket):
+class FdSeqPacket(SeqPacket, Closed):
     """A connected socket whose packets may bring descriptors."""
 
     __slots__ = ()
@@ -43,14 +42,6 @@ class FdSeqPacket(SeqPacket):
         ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         first, second = (Fd(end.detach()) for end in ends)
         return cls(first), cls(second)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()
 
     def shut_down(self) -> None:
         """Tell the peer that nothing follows; harmless when it is gone."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from fuservice.linux.fds import Closed
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
     from fuservice.linux.sockets import SeqPacket
 
 
-class Served:
+class Served(Closed):
     """A probe in its cage, and our end of its connection. Leaving the context ends it."""
 
     socket: SeqPacket
@@ -24,20 +23,12 @@ class Served:
         """Return what was said of lines of its log that nobody is shown, None where nothing was. May block for a while."""
         raise NotImplementedError
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End it, if it has not, and leave nothing of it."""
         raise NotImplementedError
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.end()
-
-
-class Start:
+class Start(Closed):
     """A way of starting. Leaving the context ends what it keeps running."""
 
     #: Whether somebody reads the servers' logs, and judges how much of them anybody wants to see.
@@ -49,11 +40,3 @@ class Start:
 
     def close(self) -> None:
         """Leave nothing of it."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()

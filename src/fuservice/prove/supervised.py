@@ -100,7 +100,7 @@ class Supervised(Served):
         found = self._lines.find(rf"\[{self.pid}\][^:]*: {_SUPPRESSED}", LAST_WORDS)
         return found[0] if found else None
 
-    def end(self) -> None:
+    def close(self) -> None:
         self.socket.close()
 
 
@@ -171,8 +171,8 @@ class SingleServed(Supervised):
         self._supervisor = supervisor
         super().__init__(socket, lines)
 
-    def end(self) -> None:
-        super().end()
+    def close(self) -> None:
+        super().close()
         os.kill(self._supervisor, signal.SIGTERM)
         os.waitpid(self._supervisor, 0)
         self._lines.close()

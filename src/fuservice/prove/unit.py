@@ -113,7 +113,7 @@ class Instance(Served):
             return KILLED, "by seccomp"
         return DIED, f"with {'exit status' if code == os.CLD_EXITED else 'signal'} {status}"
 
-    def end(self) -> None:
+    def close(self) -> None:
         self.socket.close()
         _systemctl("stop", self._unit, check=False)
         _systemctl("reset-failed", self._unit, check=False)
