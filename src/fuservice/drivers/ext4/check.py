@@ -12,6 +12,7 @@ import time
 from functools import partial
 
 from fuservice.drivers.ext4 import symlinks
+from fuservice.drivers.ext4.damage import damaged
 from fuservice.drivers.ext4.data import mapped_runs
 from fuservice.drivers.ext4.volume import ROOT_INO
 
@@ -64,7 +65,13 @@ class Check:
         return False
 
     def _descriptors(self) -> Iterator[Finding]:
-        for group in range(self._volume.superblock.groups):
+        superblock, image = self._volume.superblock, self._volume.metadata.device.size
+        groups = superblock.groups
+        if superblock.size > image:
+            group_bytes = superblock.blocks_per_group << superblock.shift
+            groups = min(groups, -(-image // group_bytes))
+            yield b"", 0, f"the image has {image} of {superblock.size} bytes, {groups} of {superblock.groups} groups"
+        for group in range(groups):
             if not self._goes_on():
                 return
             try:
@@ -102,7 +109,10 @@ class Check:
     def _map(self, inode: Inode) -> None:
         superblock = self._volume.superblock
         below = min(inode.size + superblock.block_size - 1 >> superblock.shift, 0xFFFFFFFF)
-        for _run in mapped_runs(self._volume.metadata, inode, 0, below):
+        end = self._volume.metadata.device.size >> superblock.shift
+        for logical, behind, target in mapped_runs(self._volume.metadata, inode, 0, below):
+            if target + behind - logical > end:
+                raise damaged(f"inode {inode.ino}: logical block {logical} would be behind the end of the image")
             if not self._goes_on():
                 return
 

@@ -8,6 +8,7 @@ Source: the kernel's Documentation/filesystems/ext4/blockgroup.rst and group_des
 
 from __future__ import annotations
 
+from contextlib import suppress
 from struct import Struct
 
 from fuservice.drivers.ext4 import features
@@ -105,10 +106,15 @@ class Groups:
         return self._metadata.block(descriptor_block(superblock, number))[at : at + superblock.desc_size]
 
     def free_counts(self) -> tuple[int, int]:
-        """Return the free clusters and free inodes of all groups, as their descriptors count them."""
+        """Return the free clusters and free inodes of all groups, as their descriptors count them, or else the superblock."""
         superblock = self._metadata.superblock
-        if superblock.groups > MOST_GROUPS_COUNTED:
-            return superblock.free_blocks >> superblock.cluster_ratio_bits, superblock.free_inodes
+        if superblock.groups <= MOST_GROUPS_COUNTED:
+            with suppress(OSError):  # descriptors behind the end of an image that is cut short
+                return self._counted()
+        return superblock.free_blocks >> superblock.cluster_ratio_bits, superblock.free_inodes
+
+    def _counted(self) -> tuple[int, int]:
+        superblock = self._metadata.superblock
         clusters = inodes = 0
         for number in range(-(-superblock.groups // superblock.desc_per_block)):
             count = min(superblock.desc_per_block, superblock.groups - number * superblock.desc_per_block)

@@ -6,6 +6,8 @@ Facts: statfs of the kernel's read-only mount, over images of every geometry (th
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from fuservice.drivers.ext4 import features
 from fuservice.drivers.ext4.groups import has_super, super_groups
 from fuservice.fuse.filesystem import StatFs
@@ -64,9 +66,10 @@ def overhead_clusters(superblock: Superblock, groups: Groups, journal_bytes: int
     if 0 < superblock.overhead_clusters <= superblock.blocks_count:
         return superblock.overhead_clusters
     descriptors = -(-superblock.groups // superblock.desc_per_block)
-    if superblock.groups * (4 + (superblock.inode_blocks_per_group + descriptors >> bits)) > MOST_COUNTED:
-        return before + (structure_blocks(superblock) >> bits) + journal
-    return before + len(_structure_clusters(superblock, groups)) + journal
+    if superblock.groups * (4 + (superblock.inode_blocks_per_group + descriptors >> bits)) <= MOST_COUNTED:
+        with suppress(OSError):  # descriptors behind the end of an image that is cut short
+            return before + len(_structure_clusters(superblock, groups)) + journal
+    return before + (structure_blocks(superblock) >> bits) + journal
 
 
 def _structure_clusters(superblock: Superblock, groups: Groups) -> set[int]:

@@ -259,9 +259,9 @@ class Superblock:
 
 
 def read_superblock(device: Device, *, check: bool = True, position: int = POSITION) -> Superblock:
-    """Read the superblock at byte *position*, and hold it against the image's size; ImageError where that cannot be served.
+    """Read the superblock at byte *position*, and hold it against the image's size; ImageError where it is no sane one.
 
-    *check*: its checksum must be right.
+    *check*: its checksum must be right. A filesystem that is larger than its image has a warning.
     """
     if device.size < position + LENGTH:
         raise ImageError(f"the image has {device.size} bytes: too short for an ext2, ext3 or ext4 filesystem")
@@ -269,9 +269,9 @@ def read_superblock(device: Device, *, check: bool = True, position: int = POSIT
         superblock = Superblock(device.read(position, LENGTH), check=check)
     except OSError as error:
         raise ImageError(f"the superblock cannot be read: {error.strerror}") from error
-    if superblock.size > device.size:
-        raise ImageError(
-            f"image is cut short: the filesystem says {superblock.size} bytes, the image has {device.size}"
+    if superblock.size > device.size:  # the kernel refuses it; but who has only this image wants what is left of it
+        superblock.warnings.append(
+            f"image is cut short: the filesystem says {superblock.size} bytes, the image has {device.size}; what lies behind them is EIO"
         )
     superblock.descriptors = (position >> superblock.shift) + 1
     return superblock
