@@ -19,14 +19,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from fuservice.cli.commandline import CommandLine
 from fuservice.errors import FuserviceError, LocalProtocolError, PeerGoneError, RefusalError, RemoteProtocolError
-from fuservice.helper import mtab, record, session
+from fuservice.helper import attach, mtab, record, session
 from fuservice.helper.caller import Caller
 from fuservice.helper.fuseconf import FuseConf
 from fuservice.helper.grants import Grants
 from fuservice.helper.manifest import SOURCE, Manifest, Rule
 from fuservice.helper.mountpoint import MountPoint
 from fuservice.linux import mountapi
-from fuservice.linux.fds import Fd
 from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.proto import layouts
 from fuservice.proto import messages as m
@@ -55,9 +54,9 @@ class Kernel:
         self.facts: Mapping[str, str] | None = None
         self.mtab: str | None = None
 
-    def attach(self, plan: Plan, mount_point: MountPoint, *, new_api: bool = True) -> Mount:
+    def attach(self, plan: Plan, mount_point: MountPoint) -> Mount:
         """Stand in for helper.attach.attach()."""
-        assert mount_point.fileno() >= 0 and new_api
+        assert mount_point.fileno() >= 0
         if self.refusal:
             raise RefusalError(self.refusal)
         self.plans.append(plan)
@@ -78,7 +77,7 @@ class Kernel:
         self.detached += 1
 
 
-class Mount(Fd):
+class Mount(attach.Mount):
     """The descriptor of a mount that is none; it counts that it is closed."""
 
     __slots__ = ("_kernel",)
@@ -103,7 +102,8 @@ class Helper(threading.Thread):
         self.said: list[str] = []
         self.error: BaseException | None = None
         self.session = session.Session(
-            request, self.grants, self.mount_point, caller=Caller(FuseConf(), 0), socket=socket, say=self.said.append, dialect=dialect
+            request, self.grants, self.mount_point, caller=Caller(FuseConf(), 0), socket=socket, say=self.said.append, dialect=dialect,
+            attach=lambda plan, place: Conversation.kernel.attach(plan, place),
         )  # fmt: skip
 
     def run(self) -> None:
@@ -310,7 +310,6 @@ def test_conversations_of_any_order_go_as_the_model_says(tmp_path: Path, monkeyp
     (tmp_path / "image").write_bytes(bytes(4096))
     (tmp_path / "mnt").mkdir()
     monkeypatch.setattr(Conversation, "place", tmp_path, raising=False)
-    monkeypatch.setattr(session, "attach", lambda *words, **more: Conversation.kernel.attach(*words, **more))
     monkeypatch.setattr(record, "write", lambda *words: Conversation.kernel.record(*words))
     monkeypatch.setattr(mountapi, "detach", lambda mount: Conversation.kernel.detach(mount))
     monkeypatch.setattr(mtab, "record", lambda *words: Conversation.kernel.record_mtab(*words))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from fuservice.cli.commandline import CommandLine
 from fuservice.errors import FuserviceError
+from fuservice.helper.attach import attach
 from fuservice.helper.caller import Caller
 from fuservice.helper.fuseconf import FuseConf
 from fuservice.helper.grants import Grants
@@ -55,7 +57,7 @@ class Place:
 
         return Session(
             request, grants, point, caller=Caller(conf, uid), socket=end, say=said.append, read_only=manifest.read_only,
-            new_api=new_api, dialect=dialect, hello_timeout=hello_timeout,
+            attach=partial(attach, new_api=new_api), dialect=dialect, hello_timeout=hello_timeout,
         ), close  # fmt: skip
 
     def hold(

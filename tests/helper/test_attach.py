@@ -61,7 +61,7 @@ def attached(what: Plan, point: MountPoint, *, new_api: bool) -> Iterator[Mount]
         assert found is not None
         yield found
     finally:
-        mountapi.detach(made.fileno())
+        made.detach()
         made.close()
     assert mounted(Path(point.path or "")) is None
 

@@ -17,6 +17,7 @@ from fuservice.linux import (
     memfd,
     mountapi,
     openat2,
+    opentree,
     prctl,
     sockets,
     statmount,
@@ -51,7 +52,7 @@ def named(module: ModuleType) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "module", [mountapi, statx, blockdev, openat2, prctl, sockets, layouts], ids=lambda m: m.__name__
+    "module", [mountapi, opentree, statx, blockdev, openat2, prctl, sockets, layouts], ids=lambda m: m.__name__
 )
 def test_numbers_are_the_headers(module: ModuleType, tmp_path: Path) -> None:
     ours = named(module)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fuservice.linux import mountapi, mountinfo
+from fuservice.linux import mountapi, mountinfo, opentree
 from fuservice.linux.fds import Fd
 from fuservice.linux.openat2 import (
     RESOLVE_NO_MAGICLINKS,
@@ -84,7 +84,7 @@ def test_a_file_is_a_mount_point_too(tmp_path: Path, make_mount_point: object) -
     target, source = tmp_path / "target", tmp_path / "source"
     target.write_text("below")
     source.write_text("above")
-    with mountapi.open_tree(mountapi.AT_FDCWD, os.fspath(source), clone=True) as tree, pin(target) as at:
+    with opentree.open_tree(opentree.AT_FDCWD, os.fspath(source), clone=True) as tree, pin(target) as at:
         mountapi.move_mount(tree.fileno(), at.fileno())
         assert target.read_text() == "above"
         mountapi.detach(tree.fileno())
@@ -95,14 +95,14 @@ def test_a_file_is_a_mount_point_too(tmp_path: Path, make_mount_point: object) -
 def test_open_tree_finds_the_mount_below_a_descriptor(mount_point: Path) -> None:
     with tmpfs() as mount, pin(mount_point) as below:
         mountapi.move_mount(mount.fileno(), below.fileno())
-    with mountapi.open_tree(mountapi.AT_FDCWD, os.fspath(mount_point)) as tree:
+    with opentree.open_tree(opentree.AT_FDCWD, os.fspath(mount_point)) as tree:
         assert fcntl.fcntl(tree.fileno(), fcntl.F_GETFD) == fcntl.FD_CLOEXEC
-        with mountapi.open_tree(tree.fileno(), "") as same:
+        with opentree.open_tree(tree.fileno(), "") as same:
             assert os.path.sameopenfile(tree.fileno(), same.fileno())
             mountapi.detach(same.fileno())
     assert mounted(mount_point) is None
     with pytest.raises(FileNotFoundError) as error:
-        mountapi.open_tree(mountapi.AT_FDCWD, f"{mount_point}/missing")
+        opentree.open_tree(opentree.AT_FDCWD, f"{mount_point}/missing")
     assert error.value.filename == f"{mount_point}/missing"
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 
 from fuservice.cage.operations import Operation
-from fuservice.linux import mountapi, namespaces, pivot
+from fuservice.linux import mountapi, namespaces, opentree, pivot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _show(source: str, root: int) -> None:
     os.mkdir(name, 0o555, dir_fd=root)
     place = os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=root)
     try:
-        with mountapi.open_tree(mountapi.AT_FDCWD, source, clone=True) as tree:
+        with opentree.open_tree(opentree.AT_FDCWD, source, clone=True) as tree:
             pivot.make_read_only(tree.fileno())
             mountapi.move_mount(tree.fileno(), place)
     finally:

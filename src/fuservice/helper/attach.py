@@ -10,6 +10,7 @@ import os
 
 from fuservice.errors import RefusalError
 from fuservice.linux import mountapi, statx
+from fuservice.linux.fds import Fd
 from fuservice.proto import layouts
 from fuservice.proto.options import join
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from typing import Final
 
     from fuservice.helper.mountpoint import MountPoint
-    from fuservice.linux.fds import Fd
 
 _ATTRIBUTES: Final[Mapping[int, int]] = {
     layouts.MS_RDONLY: mountapi.MOUNT_ATTR_RDONLY, layouts.MS_NOSUID: mountapi.MOUNT_ATTR_NOSUID,
@@ -43,10 +43,20 @@ class Plan:
         self.subtype, self.source, self.flags, self.options = subtype, source, flags, options
 
 
-def attach(plan: Plan, mount_point: MountPoint, *, new_api: bool = True) -> Fd:
-    """Mount as *plan* says on *mount_point*; return a descriptor of the mount, by which it can be detached again.
+class Mount(Fd):
+    """A descriptor of a mount's root, and how it is undone. While it is open, umount(8) finds the mount busy."""
 
-    While it is open, umount(8) finds the mount busy. RefusalError with the kernel's errno and words where mounting fails.
+    __slots__ = ()
+
+    def detach(self) -> None:
+        """Detach the mount: by descriptor, whatever its path shows by now. The descriptor stays open."""
+        mountapi.detach(self.fileno())
+
+
+def attach(plan: Plan, mount_point: MountPoint, *, new_api: bool = True) -> Mount:
+    """Mount as *plan* says on *mount_point*, with our own rights. Other back ends are called as this one is (``backends``).
+
+    RefusalError with the kernel's errno and words where mounting fails.
     ``new_api=False`` goes by mount(2) at once; otherwise that happens only where the kernel lacks fsopen(2) or "subtype".
     """
     # Safe: both ends are descriptors that were judged; the last look makes sure that the caller's path still means this.
@@ -59,7 +69,7 @@ def attach(plan: Plan, mount_point: MountPoint, *, new_api: bool = True) -> Fd:
     return mount or _attach_by_mount2(plan, options, mount_point)
 
 
-def _attach_by_descriptors(plan: Plan, options: dict[str, str | None], mount_point: MountPoint) -> Fd | None:
+def _attach_by_descriptors(plan: Plan, options: dict[str, str | None], mount_point: MountPoint) -> Mount | None:
     """Return the mount; None where this kernel lacks the new mount API, or its fuse the key "subtype"."""
     try:
         context = mountapi.fsopen(plan.fstype)
@@ -75,7 +85,7 @@ def _attach_by_descriptors(plan: Plan, options: dict[str, str | None], mount_poi
                 mountapi.fsconfig_set(context.fileno(), key, value)
             mountapi.fsconfig_create(context.fileno())
             attributes = sum(attribute for flag, attribute in _ATTRIBUTES.items() if plan.flags & flag)
-            mount = mountapi.fsmount(context.fileno(), attributes)
+            mount = Mount(mountapi.fsmount(context.fileno(), attributes).take())
         except OSError as error:
             if key == "subtype" and error.errno == errno.EINVAL:
                 return None
@@ -88,7 +98,7 @@ def _attach_by_descriptors(plan: Plan, options: dict[str, str | None], mount_poi
     return mount
 
 
-def _attach_by_mount2(plan: Plan, options: dict[str, str | None], mount_point: MountPoint) -> Fd:
+def _attach_by_mount2(plan: Plan, options: dict[str, str | None], mount_point: MountPoint) -> Mount:
     shown = f"{plan.fstype}.{plan.subtype}" if plan.subtype else plan.fstype
     data = ",".join(join(key, value) for key, value in options.items())
     try:
@@ -96,7 +106,8 @@ def _attach_by_mount2(plan: Plan, options: dict[str, str | None], mount_point: M
         mountapi.mount(plan.source, f"/proc/self/fd/{mount_point.fileno()}", shown, plan.flags, data)
     except OSError as error:
         raise RefusalError.of("mount", error) from None
-    mount = mount_point.look()  # mount(2) gives no descriptor: it is what the path shows now, if that is another mount
+    # mount(2) gives no descriptor: it is what the path shows now, if that is another mount.
+    mount = Mount(mount_point.look().take())
     if statx.mount_id(mount.fileno()) == statx.mount_id(mount_point.fileno()):
         mount.close()
         raise RefusalError(errno.ESTALE, f"{mount_point.path}: the mount was undone at once by somebody else")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fuservice.errors import NoHelloError, NoServiceError, SystemCallError
 from fuservice.helper import fuseconf, manifest
+from fuservice.helper.attach import attach
 from fuservice.helper.caller import Caller
 from fuservice.helper.grants import Grants
 from fuservice.helper.mountpoint import MountPoint
@@ -17,15 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fuservice.helper.request import Request
+    from fuservice.helper.session import Attach
     from fuservice.proto.dialects import Dialect
+
+    Say = Callable[[str], None]
+    Connect = Callable[[Request], SeqPacket]
 
 RETRY_TIMEOUT = 5.0  # seconds for the hello of a service that hung up on the first
 
 
-def mount(request: Request, say: Callable[[str], None], connect: Callable[[Request], SeqPacket] | None = None) -> None:
+def mount(request: Request, say: Say, connect: Connect | None = None, attach: Attach = attach) -> None:
     """Mount as *request* asks; FuserviceError, and nothing left, where that fails. *say* takes complaints on the way.
 
     *connect* returns a connection to a server, each time another; without it, somebody listens at the request's socket.
+    *attach* is the back end that makes the mount: with our own rights, unless it is another.
     """
     prctl.set_dumpable(0)  # we hold the caller's rights: nobody of the same uid shall trace us or reopen what we open
     rules = manifest.load(request.subtype)
@@ -36,7 +42,7 @@ def mount(request: Request, say: Callable[[str], None], connect: Callable[[Reque
     def converse(dialect: Dialect, hello_timeout: float) -> None:
         Session(
             request, grants, mount_point, caller=caller, socket=(connect or connect_to_socket)(request), say=say, read_only=rules.read_only,
-            dialect=dialect, hello_timeout=min(hello_timeout, request.step_timeout),
+            attach=attach, dialect=dialect, hello_timeout=min(hello_timeout, request.step_timeout),
         ).run()  # fmt: skip
 
     try:

@@ -15,7 +15,7 @@ from fuservice.errors import PeerGoneError, RefusalError, RemoteProtocolError, p
 from fuservice.helper import mtab, record
 from fuservice.helper.attach import Plan, attach
 from fuservice.helper.options import check_kernel_options, check_mtab_options
-from fuservice.linux import fusedev, memfd, mountapi
+from fuservice.linux import fusedev, memfd
 from fuservice.proto import layouts
 from fuservice.proto import messages as m
 from fuservice.proto.connection import HelperConnection
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
+    from fuservice.helper.attach import Mount
     from fuservice.helper.caller import Caller
     from fuservice.helper.grants import Grants
     from fuservice.helper.mountpoint import MountPoint
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from fuservice.linux.fds import Fd
     from fuservice.linux.sockets import SeqPacket
     from fuservice.proto.dialects import Dialect
+
+    Attach = Callable[[Plan, MountPoint], Mount]
 
 HELLO_TIMEOUT: Final = 30.0  # seconds for the answer to hello
 MOST_COMPLAINTS: Final = 20
@@ -44,17 +47,20 @@ class Session:
 
     def __init__(
         self, request: Request, grants: Grants, mount_point: MountPoint, *, caller: Caller,
-        socket: SeqPacket, say: Callable[[str], None], read_only: bool = False, new_api: bool = True, dialect: Dialect = CURRENT,
+        socket: SeqPacket, say: Callable[[str], None], read_only: bool = False, attach: Attach = attach, dialect: Dialect = CURRENT,
         hello_timeout: float = HELLO_TIMEOUT,
     ) -> None:  # fmt: skip
-        """*say* takes one sentence for the caller. ``read_only``: the driver's manifest says so."""
+        """*say* takes one sentence for the caller. ``read_only``: the driver's manifest says so.
+
+        *attach* is the back end that makes the mount.
+        """
         self._request, self._grants, self._mount_point, self._caller = request, grants, mount_point, caller
-        self._socket, self._say, self._new_api = socket, say, new_api
+        self._socket, self._say, self._attach_by = socket, say, attach
         self._hello_timeout = hello_timeout
         self._restrictions = request.options.restrictions | (layouts.MS_RDONLY if read_only else 0)
         self._connection = HelperConnection(request.subtype, dialect)
         self._device: Fd | None = None
-        self._mount: Fd | None = None
+        self._mount: Mount | None = None
         self._fuseblk = False
         self._fstype = f"fuse.{request.subtype}"
         self._source = self._mtab = b""
@@ -69,7 +75,7 @@ class Session:
             self._record()
         except BaseException:
             if self._mount is not None:
-                mountapi.detach(self._mount.fileno())
+                self._mount.detach()
             self._grants.restore()
             raise
         finally:
@@ -193,7 +199,7 @@ class Session:
             flags=self._caller.flags(flags, self._say) | self._restrictions, options=self._kernel_options,
         )  # fmt: skip
         try:
-            self._mount = attach(plan, self._mount_point, new_api=self._new_api)
+            self._mount = self._attach_by(plan, self._mount_point)
         except RefusalError as refusal:
             refusal.errno = self._connection.dialect.mount_errno or refusal.errno
             raise

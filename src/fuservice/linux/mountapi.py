@@ -1,4 +1,4 @@
-"""Mounting by file descriptors: fsopen(2), fsconfig(2), fsmount(2), move_mount(2), open_tree(2), and mount(2), umount2(2).
+"""Mounting by file descriptors: fsopen(2), fsconfig(2), fsmount(2), move_mount(2), and mount(2), umount2(2).
 
 Numbers: linux/mount.h and asm-generic/unistd.h (these calls have the same number on every architecture).
 """
@@ -16,14 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-NR_OPEN_TREE: Final = 428
 NR_MOVE_MOUNT: Final = 429
 NR_FSOPEN: Final = 430
 NR_FSCONFIG: Final = 431
 NR_FSMOUNT: Final = 432
-
-AT_FDCWD: Final = -100
-AT_EMPTY_PATH: Final = 0x1000
 
 FSOPEN_CLOEXEC: Final = 1
 FSMOUNT_CLOEXEC: Final = 1
@@ -32,8 +28,6 @@ FSCONFIG_SET_STRING: Final = 1
 FSCONFIG_CMD_CREATE: Final = 6
 MOVE_MOUNT_F_EMPTY_PATH: Final = 0x4
 MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
-OPEN_TREE_CLONE: Final = 1
-OPEN_TREE_CLOEXEC: Final = os.O_CLOEXEC
 
 MOUNT_ATTR_RDONLY: Final = 0x1
 MOUNT_ATTR_NOSUID: Final = 0x2
@@ -78,12 +72,6 @@ def move_mount(mount: int, mount_point: int) -> None:
     """Attach the mount that descriptor *mount* stands for at the place that descriptor *mount_point* stands for."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
     libc.syscall("move_mount", NR_MOVE_MOUNT, mount, b"", mount_point, b"", flags)
-
-
-def open_tree(directory: int, path: str, *, clone: bool = False) -> Fd:
-    """Return a descriptor for the mount at *path* below *directory* (AT_FDCWD, or a descriptor and ""), or a copy of it."""
-    flags = OPEN_TREE_CLOEXEC | (OPEN_TREE_CLONE if clone else 0) | (0 if path else AT_EMPTY_PATH)
-    return Fd(libc.syscall("open_tree", NR_OPEN_TREE, directory, os.fsencode(path), flags, path=path))
 
 
 def messages(context: int) -> list[str]:

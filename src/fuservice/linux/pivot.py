@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from fuservice.linux import libc, mountapi, syscalls
+from fuservice.linux import libc, mountapi, opentree, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ MOUNT_ATTR: Final = struct.Struct("QQQQ")  # struct mount_attr: attr_set, attr_c
 
 def make_all_private() -> None:
     """No mount or unmount in our namespace reaches another's from now on. One call for the whole tree (Linux 5.12)."""
-    _mount_setattr(mountapi.AT_FDCWD, "/", AT_RECURSIVE, MOUNT_ATTR.pack(0, 0, MS_PRIVATE, 0))
+    _mount_setattr(opentree.AT_FDCWD, "/", AT_RECURSIVE, MOUNT_ATTR.pack(0, 0, MS_PRIVATE, 0))
 
 
 def make_read_only(mount: int) -> None:
     """Let nothing be written through the mount whose root is descriptor *mount*."""
-    _mount_setattr(mount, "", mountapi.AT_EMPTY_PATH, MOUNT_ATTR.pack(mountapi.MOUNT_ATTR_RDONLY, 0, 0, 0))
+    _mount_setattr(mount, "", opentree.AT_EMPTY_PATH, MOUNT_ATTR.pack(mountapi.MOUNT_ATTR_RDONLY, 0, 0, 0))
 
 
 def _mount_setattr(directory: int, path: str, flags: int, attributes: bytes) -> None:
