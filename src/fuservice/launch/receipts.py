@@ -1,0 +1,171 @@
+"""Receipts: what was asked, granted and mounted, and how it ended, for ``fuservice why``. One JSON file each, ``N.json``.
+
+A receipt never fails a mount: where it cannot be written, there is none. It says what was; what is mounted is the kernel's
+to say. json is imported where it is used, since that costs the start of a mount.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Final, TypeAlias
+
+    Fact: TypeAlias = "str | int | float | bool | list[Fact] | dict[str, Fact] | None"
+    Facts: TypeAlias = dict[str, Fact]
+
+SYSTEM: Final = "/var/lib/fuservice/mounts"
+LARGEST: Final = 65_536  # bytes of a file
+MOST: Final = 500  # receipts; the oldest ones that have ended go first
+LONGEST_AGE: Final = 90 * 86_400  # seconds since the file was written last
+LONGEST_REASON: Final = 1_000  # characters
+_ATTEMPTS: Final = 100  # at a number that nobody else takes in the same moment
+_SUFFIX: Final = ".json"
+
+
+def directory() -> str:
+    """Return where this user's receipts are: /var/lib/fuservice/mounts for root, else in $XDG_STATE_HOME; "" if there is no place.
+
+    Whoever is root in a user namespace that holds nobody else is an ordinary user: there, /var/lib is not root's.
+    """
+    with suppress(OSError):
+        if os.geteuid() == 0 and os.stat("/var/lib").st_uid == 0:  # noqa: PTH116
+            return SYSTEM
+    state, home = os.environ.get("XDG_STATE_HOME", ""), os.environ.get("HOME", "")
+    if not state.startswith("/"):  # the specification has a relative one ignored
+        state = f"{home}/.local/state" if home.startswith("/") else ""
+    return f"{state}/fuservice/mounts" if state else ""
+
+
+def write(facts: Mapping[str, Fact]) -> int | None:
+    """Record *facts* in a new file, for its owner alone; return its number, or None where there can be none.
+
+    Numbers grow. "id", "began" (seconds since 1970) and "boot" are added where they are missing.
+    """
+    where = directory()
+    try:
+        _prepare(where)
+        number = max(_numbers(where), default=0) + 1
+        for wanted in range(number, number + _ATTEMPTS):
+            text = _text({"id": wanted, "began": _now(), "boot": boot(), **facts})
+            if _put(where, wanted, text, new=True):
+                _prune(where)
+                return wanted
+    except OSError:
+        return None
+    return None
+
+
+def update(number: int, facts: Mapping[str, Fact]) -> None:
+    """Add *facts* to the receipt *number*; harmless where there is none."""
+    where, known = directory(), read(number)
+    if known is not None:
+        with suppress(OSError):
+            _put(where, number, _text(known | dict(facts)), new=False)
+
+
+def ended(number: int, reason: str) -> None:
+    """Record that the mount of receipt *number* has ended now, and why; the first reason that is told holds."""
+    known = read(number)
+    if known is not None and known.get("ended") is None:
+        update(number, {"ended": _now(), "reason": reason[:LONGEST_REASON]})
+
+
+def read(number: int) -> Facts | None:
+    """Return the facts of receipt *number*; None where there is none that can be read."""
+    import json
+
+    try:
+        with open(f"{directory()}/{number}{_SUFFIX}", "rb") as file:  # noqa: PTH123
+            facts = json.loads(file.read(LARGEST))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def read_all() -> dict[int, Facts]:
+    """Return all receipts of this user by number, the oldest first; files that are none are passed over."""
+    try:
+        numbers = sorted(_numbers(directory()))
+    except OSError:
+        return {}
+    return {number: facts for number in numbers if (facts := read(number)) is not None}
+
+
+def is_open(facts: Facts) -> bool:
+    """Say whether, for all that was recorded, the mount may still be there."""
+    return facts.get("ended") is None and facts.get("boot") == boot()
+
+
+def boot() -> str:
+    """Return the name of this boot of the machine: ids of mounts and numbers of processes are of one boot (random(4))."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _now() -> float:
+    return round(time.time(), 3)
+
+
+def _prepare(where: str) -> None:
+    """Make the directory *where*; OSError where there can be none, or others could write into it."""
+    if not where:
+        raise FileNotFoundError(where)
+    os.makedirs(where, mode=0o700, exist_ok=True)  # noqa: PTH103
+    status = os.stat(where)  # noqa: PTH116
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise PermissionError(where)
+
+
+def _numbers(where: str) -> list[int]:
+    words = (name.removesuffix(_SUFFIX) for name in os.listdir(where) if name.endswith(_SUFFIX))
+    return [int(word) for word in words if word.isascii() and word.isdecimal() and len(word) < 16]
+
+
+def _text(facts: Facts) -> bytes:
+    """Return the content of a file; without what is long where it would be larger than readers take."""
+    import json
+
+    text = json.dumps(facts, indent=1).encode()
+    if len(text) > LARGEST:
+        text = json.dumps(facts | {"argv": None, "options": None}, indent=1).encode()
+    return text
+
+
+def _put(where: str, number: int, text: bytes, *, new: bool) -> bool:
+    """Write a file, so that whoever reads sees all of it or what was there before; say whether a *new* one has the number."""
+    path, draft = f"{where}/{number}{_SUFFIX}", f"{where}/.{number}.{os.getpid()}"
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:  # noqa: PTH123
+            file.write(text)
+        if not new:
+            os.rename(draft, path)  # noqa: PTH104
+            return True
+        os.link(draft, path)  # unlike rename(2) it takes nobody else's place
+    except FileExistsError:
+        return False
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(draft)  # noqa: PTH108
+    return True
+
+
+def _prune(where: str) -> None:
+    """Remove the oldest receipts where they are too many or too old. What may still be mounted is not forgotten."""
+    numbers, now = sorted(_numbers(where)), time.time()
+    surplus = len(numbers) - MOST
+    for place, number in enumerate(numbers):
+        path = f"{where}/{number}{_SUFFIX}"
+        if place >= surplus and now - os.stat(path).st_mtime <= LONGEST_AGE:  # noqa: PTH116
+            break  # the later ones are younger
+        facts = read(number)
+        if facts is None or not is_open(facts):
+            os.unlink(path)  # noqa: PTH108
