@@ -17,6 +17,7 @@ import pytest
 from fuservice.cage.plan import WALLS
 from fuservice.cli.main import main
 from fuservice.cli.warm import load
+from fuservice.launch.child import Starter
 from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.linux.listener import Listener
 from tests.launch.listening import Listening
@@ -27,6 +28,7 @@ from tests.support.processes import status
 from tests.support.waiting import holds_within, wait_until
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+SOMEBODY = 4242  # not the number that the kernel shows for users who do not exist in a namespace
 needs_root = pytest.mark.needs("root", "installed")
 Listen = Callable[..., Listening]
 
@@ -83,7 +85,7 @@ def test_dry_run_prints_the_cage_and_does_nothing(tmp_path: Path, capsys: pytest
     words = ["listen", "memtree", "--dry-run", f"--socket-dir={tmp_path}/sockets"]
     assert main(words) == 0
     whole = capsys.readouterr().out.splitlines()
-    assert whole == [operation.describe() for operation in load("memtree").cage(())]
+    assert whole == [operation.describe() for operation in load("memtree").cage(Starter(), ())]
     assert main([*words, "--cage=-landlock,-seccomp"]) == 0
     assert len(whole) - len(capsys.readouterr().out.splitlines()) == 2
     assert not (tmp_path / "sockets").exists()
@@ -247,9 +249,10 @@ def test_a_log_that_nobody_reads_is_no_reason_to_end(tmp_path: Path) -> None:
 def test_a_plain_user_listens_in_the_runtime_directory_and_contains_servers_in_a_user_namespace(tmp_path: Path) -> None:
     """The directory is passed on open: a user may search it, but not what is above it."""
     place = Path(tempfile.mkdtemp(prefix="fuservice-"))
-    os.chown(place, 65_534, 65_534)
-    command = ["env", f"XDG_RUNTIME_DIR={place}", *NOBODY, os.fspath(PROGRAMS / "fuservice"), "listen", "memtree"]
-    listening = Listening(command, tmp_path / "log", place / "fuservice")
+    os.chown(place, SOMEBODY, SOMEBODY)
+    become = ["setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", "--clear-groups"]
+    command = ["env", f"XDG_RUNTIME_DIR={place}", *become, os.fspath(PROGRAMS / "fuservice"), "listen", "memtree"]
+    listening = Listening(command, tmp_path / "log", place / "filesystems")
     try:
         listening.wait_for("listening on ")
         assert stat.S_IMODE(listening.directory.stat().st_mode) == 0o700
@@ -257,15 +260,15 @@ def test_a_plain_user_listens_in_the_runtime_directory_and_contains_servers_in_a
             listening.wait_for_servers(1)
             (server,) = listening.servers()
             wait_until(lambda: status(server)["Seccomp"] == "2", "the cage")
-            assert status(server)["Uid"].split() == ["65534"] * 4
+            assert status(server)["Uid"].split() == [str(SOMEBODY)] * 4
             assert int(status(server)["CapPrm"], 16) == 0 and status(server)["NSpid"].split() == [str(server), "1"]
             assert os.listdir(place / "fuservice-servers") == [str(server)]
         listening.wait_for_servers(0)
         assert listening.program.stop() == 0
-        assert os.listdir(place / "fuservice-servers") == os.listdir(place / "fuservice") == []
+        assert os.listdir(place / "fuservice-servers") == os.listdir(place / "filesystems") == []
     finally:
         listening.program.stop()
-        for directory in filter(Path.exists, (place / "fuservice-servers", place / "fuservice", place)):
+        for directory in filter(Path.exists, (place / "fuservice-servers", place / "filesystems", place)):
             directory.rmdir()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fuservice.cage.plan import WALLS
-from fuservice.launch.child import DEBUG, ENTERED, Contained, become_server
+from fuservice.launch.child import DEBUG, ENTERED, Contained, Starter, become_server
 from fuservice.linux.channel import Channel
 from fuservice.linux.fdsockets import FdSeqPacket
 
@@ -41,7 +41,7 @@ def test_any_numbers_come_to_their_places(connection: int, log: int, handover: i
             numbers = there.fileno(), output.fileno(), theirs.fileno()
             high = [os.dup2(fd, 300 + place) for place, fd in enumerate(numbers)]
             fds = [os.dup2(fd, to) for fd, to in zip(high, (connection, log, handover), strict=True)]
-            become_server("toy", fds, lambda: Contained(serve), WALLS)
+            become_server("toy", fds, lambda: Contained(serve), Starter(), WALLS)
         there.close()
         assert here.receive(100) == b"toy,0,1,2,3,4,5"  # 5 is the directory
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -61,7 +61,7 @@ def run(log: Path, load: Callable[[], Contained], *, debug: bool = False, trial:
             if debug:
                 os.environ[DEBUG] = "1"
             fds = [there.fileno(), output.fileno(), theirs.fileno()]
-            become_server("toy", fds, load, WALLS, trial=trial)
+            become_server("toy", fds, load, Starter(), WALLS, trial=trial)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     ours.close()
     return code, log.read_text()

@@ -15,7 +15,7 @@ from fuservice.cage.plan import WALLS
 from fuservice.errors import ImageError
 from fuservice.fuse import abi
 from fuservice.fuse.filesystem import ROOT_NODE, Attr, DirEntry, Entry, Filesystem
-from fuservice.launch.child import Contained, become_server
+from fuservice.launch.child import Contained, Starter, become_server
 from fuservice.linux.channel import Channel
 from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.linux.listener import Listener
@@ -72,7 +72,7 @@ def forked(connection: FdSeqPacket, log: Path, driver: type[Driver] = Tiny) -> i
         if pid == 0:
             contained = Contained(lambda name: service_main(driver, [name]))
             fds = [connection.fileno(), output.fileno(), handover.fileno()]
-            become_server(driver.name, fds, lambda: contained, WALLS)
+            become_server(driver.name, fds, lambda: contained, Starter(), WALLS)
     return pid
 
 

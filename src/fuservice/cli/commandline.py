@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from fuservice.cli import runtime
 from fuservice.errors import EXIT_FAILURE, UsageError
 from fuservice.helper.options import Options
 from fuservice.helper.request import Request
@@ -41,7 +42,7 @@ class CommandLine(Request):
     def __init__(self, argv: Sequence[str]) -> None:
         """Read *argv*, the program's name first; CommandLineError where it makes no request."""
         self.program = argv[0]
-        self.socket_directory = layouts.SOCKET_DIRECTORY
+        self.socket_directory = ""
         self.step_timeout = STEP_TIMEOUT
         self.dialect, self.direct = None, False
         self.typed = len(argv)  # how many words there were, ours apart: the argv file leaves room for all of them
@@ -56,7 +57,7 @@ class CommandLine(Request):
         self.source = self.positional[0] if len(self.positional) == 2 else None
         if "remount" in self.options:
             raise CommandLineError("option remount: a mount cannot be changed: unmount it and mount it again")
-        self.socket_path = _socket_path(self.socket_directory, self.subtype)
+        self.socket_path = _socket_path(self.socket_directory or runtime.socket_directory(self.subtype), self.subtype)
         self.argv_words = [os.fsencode(word) for word in (self.subtype, *words)]
         self.argv_file = _argv_file(self.argv_words, self.typed)
 

@@ -30,7 +30,7 @@ def add_command(commands: Commands) -> None:
     command = commands.add_parser("listen", help="serve types: one caged server for each mount", description=__doc__)
     command.add_argument("types", nargs="*", metavar="TYPE", help=f"one of {', '.join(catalog.DRIVERS)}")
     command.add_argument("--socket-dir", metavar="DIR",
-                         help=f"where the sockets are ({SOCKET_DIRECTORY}, or fuservice in XDG_RUNTIME_DIR)")  # fmt: skip
+                         help=f"where the sockets are ({SOCKET_DIRECTORY}, or filesystems in XDG_RUNTIME_DIR)")  # fmt: skip
     command.add_argument("--socket-mode", default=0o220, type=_mode, metavar="MODE",
                          help="permission bits of the sockets, octal (220)")  # fmt: skip
     command.add_argument("--per-uid", default=PER_UID, type=_count, metavar="N",
@@ -117,16 +117,17 @@ def _prove(types: Sequence[str], without: Sequence[str]) -> None:
 
 def _show(types: Sequence[str], without: Sequence[str]) -> None:
     from fuservice.cli.warm import load  # a listener imports no driver, nor what drivers are made of
+    from fuservice.launch.child import Starter
 
     for name in types:
-        print(*(operation.describe() for operation in load(name).cage(without)), sep="\n")
+        print(*(operation.describe() for operation in load(name).cage(Starter(), without)), sep="\n")
 
 
 def _directory(typed: str | None) -> str:
     own = os.environ.get("XDG_RUNTIME_DIR", "")
     if typed is None and os.geteuid() != 0 and not own:
         raise PolicyError("listen: where shall the sockets be? There is no XDG_RUNTIME_DIR; say --socket-dir=DIR")
-    return os.path.abspath(typed or (SOCKET_DIRECTORY if os.geteuid() == 0 else f"{own}/fuservice"))  # noqa: PTH100
+    return os.path.abspath(typed or (SOCKET_DIRECTORY if os.geteuid() == 0 else f"{own}/filesystems"))  # noqa: PTH100
 
 
 def _ready(paths: list[str]) -> None:

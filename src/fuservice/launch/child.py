@@ -32,6 +32,15 @@ SOCKET_FD: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 DEBUG: Final = "FUSERVICE_DEBUG"  # in the environment: log whole tracebacks
 
 
+class Starter:
+    """Who makes servers: asked before the clone, since in a new user namespace everybody is nobody until ids are mapped."""
+
+    __slots__ = ("gid", "uid")
+
+    def __init__(self) -> None:
+        self.uid, self.gid = os.geteuid(), os.getegid()
+
+
 class Contained:
     """A driver as this room sees it: what its cage has beside that of every server, and what its server does there."""
 
@@ -48,19 +57,19 @@ class Contained:
         self.serve, self.prepare = serve, prepare
         self.syscalls, self.binds, self.warm = syscalls, binds, warm
 
-    def cage(self, without: Collection[str]) -> Sequence[Operation]:
-        """Return the cage of a server that this user starts and looks after, *without* some walls."""
-        uid, gid = (None, None) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    def cage(self, starter: Starter, without: Collection[str]) -> Sequence[Operation]:
+        """Return the cage of a server that *starter* starts and looks after, *without* some walls."""
+        uid, gid = (None, None) if starter.uid == 0 else (starter.uid, starter.gid)
         profile = Profile(uid=uid, gid=gid, user_namespace=uid is not None,
                           syscalls=self.syscalls, binds=self.binds, supervised=True)  # fmt: skip
         return plan(profile, without)
 
 
 def become_server(
-    name: str, fds: Sequence[int], load: Callable[[], Contained], without: Collection[str], *,
+    name: str, fds: Sequence[int], load: Callable[[], Contained], starter: Starter, without: Collection[str], *,
     born: Callable[[], None] = lambda: None, trial: bool = False,
 ) -> NoReturn:  # fmt: skip
-    """Enter the cage (*without* some walls) with connection, log and hand-over *fds*, serve, exit with what that returns.
+    """Enter the cage of *starter*'s servers (*without* some walls) with connection, log and hand-over *fds*; serve; exit with the outcome.
 
     *born* is called first: from then on the connection is ours. A *trial* ends well as soon as the cage is entered.
     """
@@ -73,7 +82,7 @@ def become_server(
         contained = load()
         _check_threads()
         contained.prepare()
-        enter(contained.cage(without))
+        enter(contained.cage(starter, without))
         with suppress(BrokenPipeError):  # whoever looks after us ends, and we with him
             os.write(HANDOVER_FD, ENTERED)
         code = EXIT_OK if trial else contained.serve(name)

@@ -10,7 +10,7 @@ import signal
 
 from fuservice.cage.plan import clone_flags
 from fuservice.launch.birth import Birth
-from fuservice.launch.child import Contained, become_server
+from fuservice.launch.child import Contained, Starter, become_server
 from fuservice.launch.loop import Loop
 from fuservice.launch.server import Server, how_it_ended
 from fuservice.linux.clone import clone
@@ -36,9 +36,10 @@ def serve_one(
     """
     birth = Birth(name, connection.peer().uid, connection)
     birth.prepare()
-    pid = clone(clone_flags(contained.cage(without)))
+    starter = Starter()
+    pid = clone(clone_flags(contained.cage(starter, without)))
     if pid == 0:
-        become_server(name, birth.descriptors(), lambda: contained, without)
+        become_server(name, birth.descriptors(), lambda: contained, starter, without)
     loop, ended = Loop(), list[bool]()
     server = Server(birth, pid, loop, states, facts, log=log, entered=lambda: None)
     for number in _SIGNALS:

@@ -16,7 +16,7 @@ from functools import partial
 from fuservice.cage.plan import clone_flags
 from fuservice.errors import PolicyError
 from fuservice.launch import request
-from fuservice.launch.child import Contained, become_server
+from fuservice.launch.child import Contained, Starter, become_server
 from fuservice.launch.keeper import CHANNEL_FD
 from fuservice.launch.request import Message
 from fuservice.linux import capabilities, prctl
@@ -73,9 +73,9 @@ class Warm:
     def __init__(self, channel: Channel, load: Callable[[], Contained], without: Collection[str], most: int) -> None:
         """*load* imports the driver. Cages are built *without* these walls; after *most* servers run() returns (0: never)."""
         self._channel, self._load, self._without, self._most = channel, load, without, most
-        self._flags = CLONE_PARENT | clone_flags(
-            Contained(len).cage(without)
-        )  # they are the walls', whatever the driver
+        self._starter = Starter()
+        # They are the walls', whatever the driver.
+        self._flags = CLONE_PARENT | clone_flags(Contained(len).cage(self._starter, without))
 
     def run(self, *, cold: bool) -> str:
         """Return GONE, AGAIN or COLD; what waits at the channel then is unread, for the process that follows.
@@ -120,7 +120,7 @@ class Warm:
                 # What says that it is born says by the kernel who it is. Where nobody listens any more it is not needed.
                 born = partial(self._channel.send_patiently, Message(request.BORN, message.number).pack())
                 fds, trial = [fd.fileno() for fd in packet.fds], message.kind == request.TRIAL
-                become_server(message.name, fds, self._load, self._without, born=born, trial=trial)
+                become_server(message.name, fds, self._load, self._starter, self._without, born=born, trial=trial)
         except OSError as error:
             self._channel.send(Message(request.FAILED, message.number, error.errno or 0).pack())
         packet.close()
