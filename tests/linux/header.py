@@ -9,7 +9,7 @@ from pathlib import Path
 #: Layouts are asked for as "sizeof(struct x)" and "offsetof(struct x, y)"; numbers as themselves.
 INCLUDES = (
     "stdio.h", "stddef.h", "errno.h", "fcntl.h", "limits.h", "signal.h", "linux/capability.h", "linux/fs.h",
-    "linux/loop.h", "linux/magic.h", "linux/major.h",
+    "linux/loop.h", "linux/nsfs.h", "linux/magic.h", "linux/major.h",
     "linux/mount.h", "linux/openat2.h", "linux/prctl.h", "asm/unistd.h", "asm/socket.h", "sys/socket.h", "sys/statfs.h",
     "sys/time.h", "sys/un.h", "sys/uio.h",
 )  # fmt: skip

@@ -16,6 +16,7 @@ from fuservice.linux import (
     fusedev,
     memfd,
     mountapi,
+    nsfs,
     openat2,
     opentree,
     prctl,
@@ -38,7 +39,7 @@ NOT_IN_HEADERS = {"NR_STATMOUNT", "SO_PASSRIGHTS", "STATX_MNT_ID_UNIQUE", "STATX
 #: Numbers that the kernel has, by their own names; everything else in capitals is ours alone.
 PREFIXES = (
     "NR_", "AT_", "FSOPEN_", "FSMOUNT_", "FSCONFIG_", "MOVE_MOUNT_", "OPEN_TREE_", "MOUNT_ATTR_", "MNT_", "UMOUNT_",
-    "RESOLVE_", "PR_", "S_IF", "MS_", "SO_", "BLK", "LOOP_C", "LO_FLAGS_", "STATX_",
+    "RESOLVE_", "PR_", "S_IF", "MS_", "SO_", "BLK", "LOOP_C", "LO_FLAGS_", "STATX_", "NS_GET_",
 )  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def named(module: ModuleType) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "module", [mountapi, opentree, statx, blockdev, openat2, prctl, sockets, layouts], ids=lambda m: m.__name__
+    "module", [mountapi, opentree, statx, blockdev, nsfs, openat2, prctl, sockets, layouts], ids=lambda m: m.__name__
 )
 def test_numbers_are_the_headers(module: ModuleType, tmp_path: Path) -> None:
     ours = named(module)

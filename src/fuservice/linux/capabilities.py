@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+CAP_SYS_ADMIN: Final = 21  # linux/capability.h
 PR_SET_KEEPCAPS: Final = 8
 PR_CAPBSET_DROP: Final = 24
 PR_SET_SECUREBITS: Final = 28
@@ -21,7 +22,7 @@ PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 SECUREBITS: Final = (
     0b1110_1111  # linux/securebits.h: NOROOT, NO_SETUID_FIXUP, NO_CAP_AMBIENT_RAISE, and the locks of all four
 )
-_LINUX_CAPABILITY_VERSION_3: Final = 0x20080522  # linux/capability.h
+_LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
 CAP_HEADER: Final = struct.Struct("Ii")  # version, pid
 CAP_DATA: Final = struct.Struct("III")  # effective, permitted, inheritable; low words first, then high
 
