@@ -43,6 +43,22 @@ def test_units_of_a_package_are_staged_and_removed_again(tmp_path: Path, capsys:
 
 
 @pytest.mark.needs("systemd")
+def test_units_of_users_are_staged_beside_those_of_the_system(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "nowhere"))
+    names = {"fuservice-ext4.socket", "fuservice-ext4@.service"}
+    for words, place in (((), "etc/systemd/user"), (("--prefix", "/usr"), "usr/lib/systemd/user")):
+        command = ["--user", "--root", str(tmp_path), *words, "ext4"]
+        assert main(["units", "install", *command]) == 0
+        assert files(tmp_path) == {f"{place}/{name}" for name in names}
+        assert main(["units", "status", *command]) == 0
+        assert capsys.readouterr().out == "ext4: installed\n"
+        assert main(["units", "remove", *command]) == 0
+        assert files(tmp_path) == set()
+
+
+@pytest.mark.needs("systemd")
 def test_status_tells_a_unit_that_somebody_has_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--root", str(tmp_path), "ext4"]
     main(["units", "install", *words])

@@ -14,7 +14,8 @@ from fuservice.cage.profile import CONVERSE, SERVE, Profile
 from fuservice.units import inside, places
 from fuservice.units.root import NAME, root
 from fuservice.units.service import WALLS, service
-from fuservice.units.socket import socket
+from fuservice.units.socket import socket, user_socket
+from fuservice.units.user import user_service
 
 PROFILE = Profile(descriptors=77, memory=123 << 20, cpu_seconds=99, syscalls=("pread64",))
 PROGRAM = places.Program("/usr/bin/python3", ["/opt/there"])
@@ -40,7 +41,8 @@ def made(version: int = 252, profile: Profile = PROFILE) -> dict[str, list[str]]
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_sentence_stands_above_each_directive(version: int) -> None:
-    for text in (service("ext4", PROFILE, PROGRAM, version), socket("ext4", "/run/x", 0o220, version), root(version)):
+    systems = (service("ext4", PROFILE, PROGRAM, version), socket("ext4", "/run/x", 0o220, version), root(version))
+    for text in (*systems, user_service("ext4", PROFILE, PROGRAM, version), user_socket("ext4", version)):
         lines = text.splitlines()
         for above, line in itertools.pairwise(lines):
             if line[:1] not in ("#", "[", ""):

@@ -20,6 +20,9 @@ VARIABLES: Final[Mapping[str, str]] = {
     "service_socket_dir": places.SOCKETS,
     "service_socket_perms": f"{places.SOCKET_MODE:04o}",
     "systemd_system_unit_dir": f"/usr/{places.PACKAGED_UNITS}",
+    "service_user_socket_dir": places.USER_SOCKETS,
+    "service_user_socket_perms": f"{places.USER_SOCKET_MODE:04o}",
+    "systemd_user_unit_dir": f"/usr/{places.PACKAGED_USER_UNITS}",
 }
 
 

@@ -7,7 +7,7 @@ import os
 from fuservice.cli.list import gather
 from fuservice.cli.umount import place
 from fuservice.errors import SystemCallError, UsageError
-from fuservice.linux.cgroup import unit
+from fuservice.linux.cgroup import is_in_user_manager, unit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ def add_command(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Become journalctl(1). FuserviceError where nothing of ours is mounted there, or no journal has its server's words."""
     path = place(options.mount_point)
-    rows = [row for row in gather() if row.mount.mount_point == path]
+    # Ours are those that a helper has recorded, or whoever looks after the server: a user's helper can write down nothing.
+    mine = (row for row in gather(everything=True) if row.facts or row.told)
+    rows = [row for row in mine if row.mount.mount_point == path]
     if not rows:
         raise UsageError(
             f"{options.mount_point}: nothing that a service serves is mounted there (see `fuservice list')"
@@ -50,4 +52,4 @@ def words(row: Row) -> list[str]:
         raise SystemCallError(
             f"{row.mount.mount_point}: its server is in no unit: its log is the standard error of whoever has started it"
         )
-    return [f"--unit={name}"]
+    return [f"--{'user-unit' if is_in_user_manager(row.server.pid) else 'unit'}={name}"]

@@ -49,3 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fuservice: {printable(str(error), LONGEST_SENTENCE)}", file=sys.stderr)
         return error.exit_code
     return EXIT_OK
+
+
+if __name__ == "__main__":  # units name Python, and no script that installers rewrite
+    sys.exit(main())

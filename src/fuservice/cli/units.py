@@ -10,13 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import fuservice
+from fuservice.cli.runtime import runtime_directory
 from fuservice.drivers import catalog
-from fuservice.errors import PolicyError, SystemCallError
+from fuservice.errors import PolicyError, SystemCallError, UsageError
 from fuservice.units import places
 from fuservice.units.root import NAME as ROOT_UNIT
 from fuservice.units.root import root
 from fuservice.units.service import service
-from fuservice.units.socket import socket
+from fuservice.units.socket import socket, user_socket
+from fuservice.units.user import user_service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,18 +50,21 @@ def _add(doings: Commands, name: str, run: Callable[[argparse.Namespace], None],
                        help="files are below DIR, and nothing is started or stopped: for packages and images")  # fmt: skip
     doing.add_argument("--prefix", default="", metavar="DIR",
                        help="units of a package: for DIR/bin/python3, into DIR/lib/systemd/system")  # fmt: skip
+    doing.add_argument(
+        "--user", action="store_true", help="units for a user's own manager, or with --prefix for all users'"
+    )
     if run is not _status:
         doing.add_argument("--dry-run", action="store_true", help="say what would be written or removed, and end")
     doing.set_defaults(run=run)
 
 
 def _install(options: argparse.Namespace) -> None:
-    files = _files(options)
+    directory, files = _directory(options), _files(options)
     if options.dry_run:
         print(*files.values(), sep="\n", end="")
         return
-    _verify(files)
-    directory = _directory(options)
+    _check_manager(options)
+    _verify(options, files)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
@@ -75,6 +80,7 @@ def _remove(options: argparse.Namespace) -> None:
     if options.dry_run:
         print(*(directory / name for name in there), sep="\n")
         return
+    _check_manager(options)
     if there:
         _manager(options, ["disable", "--now", *there])
     try:
@@ -90,7 +96,7 @@ def _remove(options: argparse.Namespace) -> None:
 
 def _leave(options: argparse.Namespace, unit: Path) -> None:
     """Remove the root of the servers. Where some are left, it stays mounted: they would end with it, and their mounts."""
-    if unit.exists() and not (_started(options) and _instances("*")):
+    if unit.exists() and not (_started(options) and _instances(options, "*")):
         _manager(options, ["stop", ROOT_UNIT])
     unit.unlink(missing_ok=True)
 
@@ -107,8 +113,8 @@ def _status(options: argparse.Namespace) -> None:
         else:
             word = "installed, and not what `fuservice units install' would make"
         if path.exists() and _started(options):
-            state = _systemctl("is-active", _socket(name)).stdout.strip()
-            word += f"; socket {state}; {len(_instances(name))} servers"
+            state = _systemctl(*_whose(options), "is-active", _socket(name)).stdout.strip()
+            word += f"; socket {state}; {len(_instances(options, name))} servers"
         print(f"{name}: {word}")
 
 
@@ -117,10 +123,15 @@ def _files(options: argparse.Namespace) -> dict[str, str]:
     from fuservice.cli.unit import profile  # and with it what drivers are made of
 
     program, version = _program(options.prefix), _version()
-    files = {ROOT_UNIT: root(version)}
+    files = {} if options.user else {ROOT_UNIT: root(version)}
     for name in _types(options):
-        files[_socket(name)] = socket(name, places.SOCKETS, places.SOCKET_MODE, version)
-        files[_template(name)] = service(name, profile(catalog.find(name)), program, version)
+        needs = profile(catalog.find(name))
+        if options.user:
+            files[_socket(name)] = user_socket(name, version)
+            files[_template(name)] = user_service(name, needs, program, version)
+        else:
+            files[_socket(name)] = socket(name, places.SOCKETS, places.SOCKET_MODE, version)
+            files[_template(name)] = service(name, needs, program, version)
     return files
 
 
@@ -139,8 +150,19 @@ def _template(name: str) -> str:
 
 
 def _directory(options: argparse.Namespace) -> Path:
-    units = f"{options.prefix}/{places.PACKAGED_UNITS}" if options.prefix else places.SYSTEM_UNITS
-    return Path(f"{options.root}{units}")
+    """Return where units belong; UsageError where they would be for root's own manager, whom no mount helper asks."""
+    if options.prefix:
+        below = places.PACKAGED_USER_UNITS if options.user else places.PACKAGED_UNITS
+        return Path(f"{options.root}{options.prefix}/{below}")
+    if options.user and not options.root:
+        if os.geteuid() == 0:
+            raise UsageError(
+                "units: --user: root's mounts are served by units of the system: be a user, or give --prefix"
+            )
+        settings = os.environ.get("XDG_CONFIG_HOME", "")
+        home = Path(settings) if settings.startswith("/") else Path.home() / ".config"
+        return home / places.OWN_UNITS
+    return Path(f"{options.root}{places.USER_UNITS if options.user else places.SYSTEM_UNITS}")
 
 
 def _program(prefix: str) -> places.Program:
@@ -165,18 +187,29 @@ def _version() -> int:
     return version
 
 
-def _verify(files: Mapping[str, str]) -> None:
+def _verify(options: argparse.Namespace, files: Mapping[str, str]) -> None:
     """PolicyError with what systemd has to say about the units, which is nothing where they are right."""
     with suppress(FileNotFoundError):
         directory = Path(tempfile.mkdtemp(prefix="fuservice-units-"))
         try:
             for name, text in files.items():
                 (directory / name).write_text(text, encoding="utf-8")
-            command = ["systemd-analyze", "verify", "--man=no", *(f"{directory}/{name}" for name in files)]
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            command = [
+                "systemd-analyze",
+                *_whose(options),
+                "verify",
+                "--man=no",
+                *(f"{directory}/{name}" for name in files),
+            ]
+            # A user's manager has a directory, in which it makes others; to judge a file, any will do.
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                env={**os.environ, "XDG_RUNTIME_DIR": str(directory)},
+            )  # fmt: skip
         finally:
-            for name in files:
-                (directory / name).unlink(missing_ok=True)
+            for place, directories, others in os.walk(directory, topdown=False):
+                for path in (Path(place, name) for name in (*others, *directories)):
+                    (path.rmdir if path.is_dir() and not path.is_symlink() else path.unlink)()
             directory.rmdir()
         if done.returncode or done.stderr:
             raise PolicyError(f"units: systemd does not take them, nothing was installed: {done.stderr.strip()}")
@@ -190,21 +223,35 @@ def _write(path: Path, text: str) -> None:
     new.replace(path)
 
 
+def _whose(options: argparse.Namespace) -> tuple[str, ...]:
+    return ("--user",) if options.user else ()
+
+
+def _check_manager(options: argparse.Namespace) -> None:
+    """PolicyError where a user's units are to be listened on, and the user has no manager to do so."""
+    if options.user and not (options.root or options.prefix or _started(options)):
+        raise PolicyError("units: --user: no systemd of this user's runs, with its directory in XDG_RUNTIME_DIR: log in, or have "
+                          "root say `loginctl enable-linger'")  # fmt: skip
+
+
 def _started(options: argparse.Namespace) -> bool:
+    if options.user:
+        own = runtime_directory()
+        return not (options.root or options.prefix) and bool(own) and os.path.exists(f"{own}/systemd/private")  # noqa: PTH110
     return not options.root and os.path.isdir(RUNS)  # noqa: PTH112
 
 
 def _manager(options: argparse.Namespace, *commands: Sequence[str]) -> None:
     """Have systemd do *commands*, if it runs here and the units are this system's."""
     for command in commands if _started(options) else ():
-        done = _systemctl("--quiet", *command)
+        done = _systemctl(*_whose(options), "--quiet", *command)
         if done.returncode:
             raise SystemCallError(f"units: systemctl {' '.join(command)}: {done.stderr.strip()}")
 
 
-def _instances(name: str) -> list[str]:
+def _instances(options: argparse.Namespace, name: str) -> list[str]:
     words = ("list-units", "--plain", "--no-legend", "--state=active", f"fuservice-{name}@*.service")
-    return _systemctl(*words).stdout.splitlines()
+    return _systemctl(*_whose(options), *words).stdout.splitlines()
 
 
 def _systemctl(*words: str) -> subprocess.CompletedProcess[str]:

@@ -8,13 +8,24 @@ if TYPE_CHECKING:
 
 
 def unit(pid: int) -> str | None:
-    """Return the name of the service that process *pid* belongs to; None where there is none, or the process has ended."""
+    """Return the name of the service that process *pid* belongs to; None where there is none, or the process has ended.
+
+    Of services within each other it is the innermost: a user's own manager is a service too.
+    """
+    return next((name for name in reversed(_parts(pid)) if name.endswith(".service")), None)
+
+
+def is_in_user_manager(pid: int) -> bool:
+    """Return whether process *pid* is in a unit of a user's own manager (user@.service(5))."""
+    return any(name.startswith("user@") for name in _parts(pid))
+
+
+def _parts(pid: int) -> list[str]:
     try:
         with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            names = [part for path in _paths(file) for part in path.split("/")]
+            return [part for path in _paths(file) for part in path.split("/")]
     except OSError:
-        return None
-    return next((name for name in names if name.endswith(".service")), None)
+        return []
 
 
 def _paths(lines: Iterator[str]) -> Iterator[str]:

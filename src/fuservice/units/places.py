@@ -13,12 +13,21 @@ if TYPE_CHECKING:
 SOCKETS: Final = SOCKET_DIRECTORY
 SOCKET_MODE: Final = 0o220
 
+#: The same for a user's own manager, where no other user comes in; "%t" is XDG_RUNTIME_DIR (systemd.unit(5)).
+USER_SOCKETS: Final = f"%t/{SOCKET_DIRECTORY.rpartition('/')[2]}"
+USER_SOCKET_MODE: Final = 0o600
+
 #: An empty filesystem, the root of all servers that units start; its unit's name is made from it (systemd.unit(5)).
 ROOT: Final = "/run/fuservice/root"
 
 #: For units of the administrator's own, and, below a prefix, for those of packages.
 SYSTEM_UNITS: Final = "/etc/systemd/system"
 PACKAGED_UNITS: Final = "lib/systemd/system"
+
+#: The same for all users' managers; and, below XDG_CONFIG_HOME, for one's own.
+USER_UNITS: Final = "/etc/systemd/user"
+PACKAGED_USER_UNITS: Final = "lib/systemd/user"
+OWN_UNITS: Final = "systemd/user"
 
 #: What any Python needs, whether or not /usr has swallowed the others. "-": if it exists (systemd.exec(5)).
 _READABLE: Final = ("/usr", "-/lib", "-/lib64", "-/etc/ld.so.cache")
@@ -38,6 +47,10 @@ class Program:
     def command(self, name: str) -> str:
         """Return the command line of the server of type *name*; the instance's name ends with the caller's uid."""
         return f"{self.python} -I -m fuservice.cli.unit {name} %i"
+
+    def supervised(self, name: str) -> str:
+        """Return the command line of the server of type *name* that has a process to look after it, and builds its cage itself."""
+        return f"{self.python} -I -m fuservice.cli.main serve {name}"
 
     def words(self) -> dict[str, str]:
         """Return what directives name: directories that are bound, those of which code is executed, and what shows of homes."""

@@ -81,8 +81,10 @@ def service(name: str, profile: Profile, program: Program, version: int) -> str:
     """Return the template unit that serves type *name*, contained as *profile* says, for systemd *version*."""
     sections = {
         "Unit": _unit(name),
-        "Service": [*_start(name, program), *_budgets(profile), *_log(name), *walls(program), *_calls(profile)],
-    }
+        "Service": [
+            *start(program.command(name)), *budgets(profile), *alone(profile), *log(name), *_level(), *walls(program), *_calls(profile),
+        ],
+    }  # fmt: skip
     return unit(sections, f"fuservice-{name}@.service: made by `fuservice units'.", version)
 
 
@@ -105,25 +107,37 @@ def _unit(name: str) -> Iterator[Directive]:
                     "DefaultDependencies", "no")  # fmt: skip
 
 
-def _start(name: str, program: Program) -> Iterator[Directive]:
+def start(command: str) -> Iterator[Directive]:
+    """Yield how *command* is started, and ends."""
     yield Directive("Errors of the start are seen as such.", "Type", "exec")
-    yield Directive("The process is the server: there is no other.", "ExecStart", program.command(name))
+    yield Directive("Python finds the program itself: no script in between.", "ExecStart", command)
     yield Directive("A mount that does not end when asked is ended.", "TimeoutStopSec", "5s")
     yield Directive("A server that was killed must not come back: its mount is gone.", "Restart", "no")
 
 
-def _budgets(profile: Profile) -> Iterator[Directive]:
+def budgets(profile: Profile) -> Iterator[Directive]:
+    """Yield what the server may spend, and whoever looks after it, if anybody does."""
     yield Directive("Bytes of address space.", "LimitAS", profile.memory)
-    yield Directive("Bytes of memory, page tables and sockets' buffers among them.", "MemoryMax", profile.memory)
     yield Directive("Descriptors.", "LimitNOFILE", profile.descriptors)
     if profile.cpu_seconds is not None:
         yield Directive("Seconds of processor time.", "LimitCPU", profile.cpu_seconds)
-    yield Directive("It starts nobody: the one process is the server.", "TasksMax", 1)
-    for limit in ("CORE", "NPROC", "FSIZE", "MEMLOCK", "MSGQUEUE", "SIGPENDING"):
+    for limit in ("CORE", "MEMLOCK", "MSGQUEUE", "SIGPENDING"):
         yield Directive(_NOTHING[limit], f"Limit{limit}", 0)
     yield Directive("Where memory runs out, it is the first to go …", "OOMScoreAdjust", 500)
     yield Directive("… and goes whole.", "OOMPolicy", "kill")
     yield Directive("What it could create would be its own alone.", "UMask", "0077")
+
+
+def _level() -> Iterator[Directive]:
+    yield Directive("It may not choose how urgent its words are.", "SyslogLevelPrefix", "no")
+
+
+def alone(profile: Profile) -> Iterator[Directive]:
+    """Yield what holds for a server that is its unit's only process."""
+    yield Directive("Bytes of memory, page tables and sockets' buffers among them.", "MemoryMax", profile.memory)
+    yield Directive("It starts nobody: the one process is the server.", "TasksMax", 1)
+    for limit in ("NPROC", "FSIZE"):
+        yield Directive(_NOTHING[limit], f"Limit{limit}", 0)
 
 
 _NOTHING: Final = {
@@ -136,10 +150,10 @@ _NOTHING: Final = {
 }
 
 
-def _log(name: str) -> Iterator[Directive]:
+def log(name: str) -> Iterator[Directive]:
+    """Yield where the words of a server of type *name* go."""
     yield Directive("What it prints goes to the journal …", "StandardOutput", "journal")
     yield Directive("… its complaints too, never to the kernel's log.", "StandardError", "journal")
     yield Directive("There it is found by name.", "SyslogIdentifier", f"fuservice-{name}")
-    yield Directive("It may not choose how urgent its words are.", "SyslogLevelPrefix", "no")
     yield Directive("Whoever floods the journal …", "LogRateLimitIntervalSec", "10s")
     yield Directive("… is cut short.", "LogRateLimitBurst", 100)

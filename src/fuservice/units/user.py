@@ -1,0 +1,85 @@
+"""fuservice-TYPE@.service for a user's own manager: one server, and the process that looks after it.
+
+A manager without rights gives no server a user of its own, leaves out most walls without a word, and can build the rest only in
+a user namespace. So the server builds its whole cage itself, as for every plain user (``fuservice serve``), or does not start.
+What is said here is about whoever looks after it, in a namespace around the cage.
+
+There is no filter of system calls here: its answer would come before that of the cage's own filter, and nobody would hear of a
+server that tries what is forbidden.
+"""
+
+from __future__ import annotations
+
+from fuservice.units import service
+from fuservice.units.text import Directive, unit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Final
+
+    from fuservice.cage.profile import Profile
+    from fuservice.units.places import Program
+
+#: Wall → what builds it, around the one of the same name that the server builds.
+WALLS: Final[Mapping[str, Sequence[Directive]]] = {
+    "user": (
+        Directive("Of all other users there is none, not even by number; without it, none of what follows.", "PrivateUsers", "yes"),
+        Directive("No keys of others, and no others' of ours.", "KeyringMode", "private"),
+    ),
+    "root": (
+        Directive("A root of its own, in memory …", "TemporaryFileSystem", "/:ro"),
+        Directive("… into which come Python and this program; no home, no other file of the user's …",
+                  "BindReadOnlyPaths", "{readable} /dev/null"),
+        Directive("… and processes: a cage is built with the help of their files.", "BindPaths", "/proc"),
+        Directive("Here is told what `fuservice list` shows …", "RuntimeDirectory", "fuservice-servers"),
+        Directive("… to the user alone …", "RuntimeDirectoryMode", "0700"),
+        Directive("… and of other servers too, so it stays.", "RuntimeDirectoryPreserve", "yes"),
+    ),
+    "net": (Directive("No network but a loopback interface that is down.", "PrivateNetwork", "yes"),),
+    "ipc": (Directive("No System V IPC and message queues of others.", "PrivateIPC", "yes"),),
+    "capabilities": (
+        Directive("Nothing of what root may, not even in there …", "CapabilityBoundingSet", ""),
+        Directive("… and nothing kept over execve(2).", "AmbientCapabilities", ""),
+    ),
+    "privileges": (Directive("No program gains rights.", "NoNewPrivileges", "yes"),),
+    "seccomp": (Directive("Only this machine's own system calls: whoever makes another is killed.", "SystemCallArchitectures", "native"),),
+}  # fmt: skip
+
+SUPERVISOR: Final = 64 << 20  # bytes of memory
+
+
+def user_service(name: str, profile: Profile, program: Program, version: int) -> str:
+    """Return the template unit that serves type *name* in a user's own manager, of systemd *version*."""
+    sections = {
+        "Unit": _unit(name),
+        "Service": [
+            *service.start(program.supervised(name)), *service.budgets(profile), *_both(profile), *service.log(name),
+            *_level(), *_walls(program),
+        ],
+    }  # fmt: skip
+    return unit(sections, f"fuservice-{name}@.service: made by `fuservice units --user'.", version)
+
+
+def _walls(program: Program) -> Iterator[Directive]:
+    for directives in WALLS.values():
+        for one in directives:
+            yield Directive(one.why, one.name, one.value.format_map(program.words()), one.since)
+
+
+def _unit(name: str) -> Iterator[Directive]:
+    yield Directive("What `systemctl --user status` shows.", "Description", f"Filesystem server of type {name}")
+    yield Directive("A server that failed is forgotten: the journal has it.", "CollectMode", "inactive-or-failed")
+
+
+def _level() -> Iterator[Directive]:
+    yield Directive("How urgent its words are, says who looks after it.", "SyslogLevelPrefix", "yes")
+
+
+def _both(profile: Profile) -> Iterator[Directive]:
+    yield Directive(
+        "Bytes of memory of both, page tables and sockets' buffers among them.",
+        "MemoryMax",
+        profile.memory + SUPERVISOR,
+    )
+    yield Directive("The server, and who looks after it.", "TasksMax", 2)
