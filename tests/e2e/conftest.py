@@ -58,7 +58,7 @@ class Units:
 
     def _lines(self) -> list[str]:
         said = self._machine.journal("--identifier=fuservice-ext4", "--output=cat")
-        return [f"ext4: {line}" for line in said.splitlines() if line != "-- No entries --"]
+        return [line for line in said.splitlines() if line != "-- No entries --"]
 
     def descriptors(self) -> int:
         """Return 0: what systemd holds is no business of ours."""

@@ -1,7 +1,7 @@
 """A driver that is taken over by its image: what is in the image is Python, and it executes it, before the mount and at each read.
 
-``python -m tests.prove.takenover listen DIRECTORY``, or ``warm …``, which the listener starts. Listener, warm process, cage and
-engine are the real ones. The attacker has what a driver's process has in memory, and the numbers of all system calls.
+``python -m tests.prove.takenover listen DIRECTORY``, or ``warm …``, which the listener starts, or ``unit TYPE INSTANCE``, as systemd
+would. Listener, warm process, cage and engine are the real ones. The attacker has what a driver's process has in memory, and the numbers of all system calls.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from fuservice.cli import unit
 from fuservice.drivers.memtree import Memtree
 from fuservice.fuse import watch
 from fuservice.launch import warm
@@ -93,9 +94,11 @@ def listen(directory: str) -> None:
 
 
 def main() -> None:
-    """Be the listener, or its warm process."""
+    """Be the listener, or its warm process, or what a unit starts."""
     if sys.argv[1] == "listen":
         listen(sys.argv[2])
+    elif sys.argv[1] == "unit":
+        sys.exit(unit.serve(NAME, sys.argv[3], load(NAME)))
     else:
         warm.run(sys.argv[2:], load)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.capabilities import PROGRAMS
-from tests.systemd.conftest import main_pid, make_image, mounts, servers
+from tests.systemd.conftest import make_image, mounts, server_pid, servers
 from tests.systemd.machine import Machine
 
 pytestmark = pytest.mark.needs("systemd", "fuse", "e2fsprogs", "installed", "nobody-python")
@@ -81,7 +81,7 @@ def test_an_automount_is_mounted_when_somebody_looks(boot: Boot) -> None:
 def test_a_server_that_hangs_does_not_keep_the_machine_up(boot: Boot) -> None:
     machine = boot(SOCKET)
     (unit,) = servers(machine)
-    pid = main_pid(machine, unit)
+    pid = server_pid(machine, unit)
     machine.run("kill", "-STOP", str(pid))
     assert machine.power_off(SOON)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.capabilities import REPOSITORY
-from tests.systemd.conftest import main_pid, make_image, servers
+from tests.systemd.conftest import make_image, server_pid, servers
 from tests.systemd.machine import Machine
 
 pytestmark = pytest.mark.needs("systemd", "fuse", "e2fsprogs", "installed", "nobody-python")
@@ -41,7 +41,7 @@ def test_from_installation_to_nothing_left() -> None:
         (listed,) = json.loads(machine.run("fuservice", "list", "--json").stdout)
         (unit,) = servers(machine, "ext4")
         assert (listed["mount point"], listed["type"]) == ("/mnt/a", "ext4")
-        assert listed["pid"] == main_pid(machine, unit)
+        assert listed["pid"] == server_pid(machine, unit)
         assert (listed["unit"], listed["cage"]) == (unit, "systemd")
         machine.run("fuservice", "umount", "/mnt/a")
         assert machine.becomes(lambda: not servers(machine))
@@ -70,7 +70,7 @@ def status(machine: Machine, pid: int) -> dict[str, str]:
 
 def test_two_instances_are_strangers_to_each_other(mount: Mount, machine: Machine) -> None:
     points = [mount("/mnt/a"), mount("/mnt/b")]
-    pids = [main_pid(machine, unit) for unit in servers(machine)]
+    pids = [server_pid(machine, unit) for unit in servers(machine)]
     assert len(pids) == 2
     uids = {status(machine, pid)["Uid"] for pid in pids}
     assert len(uids) == 2 and not any(words.startswith("0") for words in uids)
@@ -89,7 +89,7 @@ def test_two_instances_are_strangers_to_each_other(mount: Mount, machine: Machin
 def test_walls_around_a_server(mount: Mount, machine: Machine) -> None:
     point = mount()
     (unit,) = servers(machine)
-    pid = main_pid(machine, unit)
+    pid = server_pid(machine, unit)
     facts = status(machine, pid)
     assert {facts[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
     assert (facts["NoNewPrivs"], facts["Seccomp"], facts["Threads"]) == ("1", "2", "1")
@@ -161,6 +161,6 @@ def test_a_checkout_in_a_home_that_nobody_else_may_enter(home: str | Path) -> No
         machine.run("fuservicemount", "/srv/image", "/mnt/a", "-t", "ext4")
         assert machine.run("cat", "/mnt/a/words").stdout == "read through systemd\n"
         (unit,) = servers(machine)
-        seen = machine.run("env", "-C", f"/proc/{main_pid(machine, unit)}/root", "ls", f".{home}")
+        seen = machine.run("env", "-C", f"/proc/{server_pid(machine, unit)}/root", "ls", f".{home}")
         assert seen.stdout.split() == ["src", "venv"]
         machine.run("umount", "/mnt/a")

@@ -13,11 +13,11 @@ from fuservice.cage import plan
 from fuservice.cage.profile import CONVERSE, SERVE, Profile
 from fuservice.units import inside, places
 from fuservice.units.root import NAME, root
-from fuservice.units.service import WALLS, service
+from fuservice.units.service import SUPERVISOR, WALLS, service
 from fuservice.units.socket import socket, user_socket
 from fuservice.units.user import user_service
 
-PROFILE = Profile(descriptors=77, memory=123 << 20, cpu_seconds=99, syscalls=("pread64",))
+PROFILE = Profile(descriptors=77, memory=123 << 20, cpu_seconds=99, syscalls=("pread64",), supervised=True)
 PROGRAM = places.Program("/usr/bin/python3", ["/opt/there"])
 VERSIONS = (252, 257)
 
@@ -53,31 +53,33 @@ def test_a_sentence_stands_above_each_directive(version: int) -> None:
 def test_budgets_are_those_of_the_profile() -> None:
     """Whatever the cage limits, the unit limits too, to the same number."""
     unit = made()
-    limits = [one for one in plan.plan(PROFILE) if one.wall == "limits"]
+    limits = [one for one in inside.cage(PROFILE) if one.wall == "limits"]
     for one in limits:
         if match := re.fullmatch(r"limit (\w+) to (\d+)", one.describe()):
             name, value = match.groups()
             if name in ("NICE", "RTPRIO"):
                 assert unit["RestrictRealtime"] == ["yes"]
+            elif name == "NPROC":  # what is within has one process less: the server's supervisor is not in it
+                assert unit["LimitNPROC"] == unit["TasksMax"] == ["2"] and value == "0"
             else:
                 assert unit[f"Limit{name}"] == [value], name
-    assert unit["LimitNOFILE"] == ["77"] and unit["LimitAS"] == unit["MemoryMax"] == [str(123 << 20)]
+    assert unit["LimitNOFILE"] == ["77"] and unit["LimitAS"] == [str(123 << 20)]
+    assert unit["MemoryMax"] == [str((123 << 20) + SUPERVISOR)]
     assert unit["OOMScoreAdjust"] == ["500"] and any("at least 500" in one.describe() for one in limits)
     assert unit["UMask"] == ["0077"] and any("umask 077" in one.describe() for one in limits)
     assert "LimitCPU" not in made(profile=Profile())
 
 
 def test_the_filter_lets_through_what_the_profile_needs() -> None:
-    assert set(made()["SystemCallFilter"][-1].split()) == {*SERVE, *CONVERSE, "pread64"}
+    assert set(made()["SystemCallFilter"][-1].split()) == {*SERVE, *CONVERSE, "pread64", "pipe2"}
 
 
 def test_each_wall_of_the_cage_is_built_by_systemd_or_within() -> None:
     within = {one.wall for one in inside.cage(PROFILE) if not isinstance(one, inside.Found)}
     by_systemd = {wall for wall in WALLS if any(not one.since for one in WALLS[wall])}
     assert set(inside.SYSTEMD) == set(plan.WALLS) - within
-    # systemd gives every service a session of its own; the pid of a unit without a supervisor is nobody's child but systemd's.
-    assert set(inside.SYSTEMD) - by_systemd == {"session", "parent"}
-    assert {"landlock", "seccomp", "limits", "descriptors", "dumpable", "privileges"} <= within
+    assert set(inside.SYSTEMD) <= by_systemd
+    assert {"landlock", "seccomp", "limits", "descriptors", "dumpable", "privileges", "session", "parent"} <= within
 
 
 def test_what_is_found_is_checked_first() -> None:

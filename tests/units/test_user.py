@@ -10,8 +10,9 @@ import pytest
 
 from fuservice.cage import plan
 from fuservice.units import inside, places
+from fuservice.units.service import SUPERVISOR
 from fuservice.units.socket import user_socket
-from fuservice.units.user import SUPERVISOR, WALLS, user_service
+from fuservice.units.user import WALLS, user_service
 from tests.units.test_service import PROFILE, PROGRAM, VERSIONS, directives
 
 #: The supervisor is what is judged, without a filter of system calls; the server's cage is not systemd's to see.

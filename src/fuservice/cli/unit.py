@@ -1,22 +1,50 @@
-"""The server in a unit: ``python -I -m fuservice.cli.unit TYPE INSTANCE``, made by ``fuservice units``. Not for people."""
+"""The server in a unit: ``python -I -m fuservice.cli.unit TYPE INSTANCE``, made by ``fuservice units``. Not for people.
+
+This process stays outside of the inner half of the cage to look after the server, its child: it names what it is killed for,
+cuts its log short, and ends it when its mount is gone. It needs no right for that.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from fuservice.cage.plan import enter
 from fuservice.cage.profile import Profile
-from fuservice.drivers import catalog
-from fuservice.errors import EXIT_FAILURE
-from fuservice.fuse import watch
-from fuservice.service.main import service_main
+from fuservice.cli import contained, warm
+from fuservice.errors import EXIT_FAILURE, EXIT_OK
+from fuservice.launch.child import Contained
+from fuservice.launch.single import serve_one
+from fuservice.launch.state import States
+from fuservice.linux import prctl
+from fuservice.service.handover import connected_socket
 from fuservice.service.service import CALLER
 from fuservice.units.inside import cage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from fuservice.cage.operations import Operation
+    from fuservice.launch.child import Starter
     from fuservice.service.driver import Driver
+
+
+class InUnit(Contained):
+    """What *contained* is, in the half of the cage that systemd leaves to us; *instance* is the unit's."""
+
+    __slots__ = ("_caller", "_prepare")
+
+    def __init__(self, contained: Contained, instance: str) -> None:
+        super().__init__(contained.serve, prepare=self._begin, syscalls=contained.syscalls, binds=contained.binds)
+        self._caller, self._prepare = caller(instance), contained.prepare
+
+    def cage(self, starter: Starter, without: Collection[str]) -> Sequence[Operation]:  # systemd chose the user
+        return cage(Profile(syscalls=self.syscalls, binds=self.binds, supervised=True), without)
+
+    def _begin(self) -> None:
+        prctl.set_dumpable(1)  # or our own /proc would be root's; the cage takes it away again
+        os.environ[CALLER] = self._caller
+        self._prepare()
 
 
 def profile(driver: type[Driver]) -> Profile:
@@ -33,21 +61,24 @@ def caller(instance: str) -> str:
     return uid if uid.isdecimal() else "0"
 
 
+def serve(name: str, instance: str, what: Contained) -> int:
+    """Have *what* serve the connection that systemd has passed, in a child; return the exit code. Blocks until that has ended."""
+    os.environ["LISTEN_PID"] = str(os.getpid())  # with PrivatePIDs=, systemd says what our number is outside
+    connection = connected_socket(os.environ)
+    if connection is None:
+        print("fuservice: there is no connection: a socket unit starts this", file=sys.stderr)
+        return EXIT_FAILURE
+    prctl.set_name(f"unit-{name}")
+    prctl.set_dumpable(0)  # the server has our user
+    inside = InUnit(what, instance)
+    ended_well = serve_one(name, connection, inside, without=(), facts={}, states=States(""), log=contained.Log())
+    return EXIT_OK if ended_well else EXIT_FAILURE
+
+
 def main() -> int:
     """Serve the connection that systemd has passed; return the exit code."""
     _, name, instance = sys.argv
-    driver = catalog.find(name)
-    os.environ[CALLER] = caller(instance)
-    os.environ["LISTEN_PID"] = str(os.getpid())  # with PrivatePIDs=, systemd says what our number is outside
-    watch.arm()
-    try:
-        enter(cage(profile(driver)))
-    except OSError as error:
-        print(f"fuservice: {error}: {'; '.join(getattr(error, '__notes__', ()))}", file=sys.stderr)
-        return EXIT_FAILURE
-    code = service_main(driver, [name])
-    sys.stderr.flush()
-    os._exit(code)  # what Python does at its end asks for more than the cage allows
+    return serve(name, instance, warm.load(name))
 
 
 if __name__ == "__main__":

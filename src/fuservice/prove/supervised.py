@@ -88,16 +88,16 @@ class Supervised(Served):
         if ready is None:
             socket.close()
             raise SystemCallError(f"no server was started: {lines.all() or 'without a word'}")
-        self.pid = int(ready[1])
+        self.pid = self._number = int(ready[1])
 
     def ending(self) -> tuple[str, str]:
-        if (found := self._lines.find(rf"\[{self.pid}\][^:]*: (?:{_KILLED}|{_ENDED})", LAST_WORDS)) is None:
+        if (found := self._lines.find(rf"\[{self._number}\][^:]*: (?:{_KILLED}|{_ENDED})", LAST_WORDS)) is None:
             return DIED, "without a word"
         call, how = found.groups()
         return (KILLED, f"by seccomp ({call})") if call else (DIED, how)
 
     def suppressed(self) -> str | None:
-        found = self._lines.find(rf"\[{self.pid}\][^:]*: {_SUPPRESSED}", LAST_WORDS)
+        found = self._lines.find(rf"\[{self._number}\][^:]*: {_SUPPRESSED}", LAST_WORDS)
         return found[0] if found else None
 
     def close(self) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import time
+from contextlib import suppress
 
 from fuservice.errors import SystemCallError, UsageError
+from fuservice.linux.fds import Fd
 from fuservice.linux.fdsockets import FdSeqPacket
-from fuservice.prove.probe import DIED, KILLED
-from fuservice.prove.starts import Served, Start
+from fuservice.prove.starts import Start
+from fuservice.prove.supervised import Lines, Supervised
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 RUNTIME_UNITS: Final = "/run/systemd/system"
 PATIENCE: Final = 20.0  # seconds for systemd to start a unit, or to see that one has ended
 _SERVER: Final = re.compile(r"^(ExecStart=.* -m )fuservice\.cli\.unit (\S+ %i)$", re.MULTILINE)
+_LOG: Final = re.compile(r"^Standard(Output|Error)=journal$", re.MULTILINE)
 _SOCKET: Final = """[Unit]
 DefaultDependencies=no
 [Socket]
@@ -35,9 +37,7 @@ TriggerLimitIntervalSec=0
 
 
 class Unit(Start):
-    """The template unit *name*, copied; systemd must run, and we be root."""
-
-    supervised = False  # the journal has the log, and its own limits
+    """The template unit *name*, copied, with its log coming to us; systemd must run, and we be root."""
 
     def __init__(self, name: str) -> None:
         """UsageError where *name* is no template of ours, SystemCallError where systemd does not do as it is told."""
@@ -47,13 +47,14 @@ class Unit(Start):
                 f"prove: {name}: expected a unit that `fuservice units' has made, like fuservice-ext4@.service"
             )
         self._name = f"fuservice-prove-{os.getpid()}"
-        self._path = f"/run/{self._name}"
+        self._path, log = f"/run/{self._name}", f"/run/{self._name}.log"
+        # Written by who looks after a server, as in a journal. Not a file: of those, servers may write none.
+        os.mkfifo(log, 0o600)
+        self._log = Fd(os.open(log, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
+        text = _LOG.sub(rf"Standard\1=append:{log}", text)
         self._files = {
             f"{RUNTIME_UNITS}/{self._name}.socket": _SOCKET.format(path=self._path),
-            # One that has failed must be there to be asked how.
-            f"{RUNTIME_UNITS}/{self._name}@.service": re.sub(
-                r"^CollectMode=.*$", "CollectMode=inactive", text, flags=re.MULTILINE
-            ),
+            f"{RUNTIME_UNITS}/{self._name}@.service": text,
         }
         try:
             os.makedirs(RUNTIME_UNITS, exist_ok=True)  # noqa: PTH103
@@ -67,6 +68,9 @@ class Unit(Start):
             raise
 
     def connect(self) -> Instance:
+        with suppress(BlockingIOError):  # the last words of one that has ended: numbers may be used again
+            while os.read(self._log.fileno(), 65_536):
+                pass
         known = self._instances()
         socket = FdSeqPacket.connect(self._path, PATIENCE)
         deadline = time.monotonic() + PATIENCE
@@ -74,7 +78,7 @@ class Unit(Start):
             if time.monotonic() > deadline:
                 socket.close()
                 raise SystemCallError(f"prove: systemd has started no {self._name}@.service")
-        return Instance(socket, new.pop())
+        return Instance(socket, Lines(Fd(os.dup(self._log.fileno()))), new.pop())
 
     def _instances(self) -> set[str]:
         listed = _systemctl("list-units", "--all", "--plain", "--no-legend", f"{self._name}@*.service")
@@ -83,40 +87,29 @@ class Unit(Start):
     def close(self) -> None:
         group = f"system-{self._name}.slice".replace(self._name, self._name.replace("-", r"\x2d"))  # of the instances
         _systemctl("stop", f"{self._name}.socket", f"{self._name}@*.service", group, check=False)
-        for path in self._files:
+        self._log.close()
+        for path in (*self._files, f"{self._path}.log"):
             if os.path.exists(path):  # noqa: PTH110
                 os.unlink(path)  # noqa: PTH108
         _systemctl("reset-failed", f"{self._name}*", check=False)
         _systemctl("daemon-reload")
 
 
-class Instance(Served):
+class Instance(Supervised):
     """A server in a unit of its own."""
 
-    def __init__(self, socket: SeqPacket, unit: str) -> None:
-        self.socket, self._unit = socket, unit
-        self.pid = int(self._facts()["MainPID"])
-
-    def _facts(self) -> dict[str, str]:
-        """Return what systemd knows of it (systemctl(1), org.freedesktop.systemd1(5))."""
-        names = "ActiveState,MainPID,ExecMainCode,ExecMainStatus"
-        pairs = (line.partition("=") for line in _systemctl("show", f"--property={names}", self._unit).splitlines())
-        return {key: value for key, _, value in pairs}
-
-    def ending(self) -> tuple[str, str]:
-        deadline = time.monotonic() + PATIENCE
-        while (facts := self._facts())["ActiveState"] not in ("inactive", "failed"):
-            if time.monotonic() > deadline:
-                return DIED, "and systemd has not seen it"
-        code, status = int(facts["ExecMainCode"]), int(facts["ExecMainStatus"])
-        if status == signal.SIGSYS and code in (os.CLD_KILLED, os.CLD_DUMPED):
-            return KILLED, "by seccomp"
-        return DIED, f"with {'exit status' if code == os.CLD_EXITED else 'signal'} {status}"
+    def __init__(self, socket: SeqPacket, lines: Lines, unit: str) -> None:
+        self._unit = unit
+        super().__init__(socket, lines)
+        # The log has the server's number in its own list of processes, if it has one (PrivatePIDs=).
+        supervisor = int(_systemctl("show", "--property=MainPID", "--value", unit))
+        with open(f"/proc/{supervisor}/task/{supervisor}/children", encoding="ascii") as file:  # noqa: PTH123
+            self.pid = int(file.read())
 
     def close(self) -> None:
-        self.socket.close()
+        super().close()
+        self._lines.close()
         _systemctl("stop", self._unit, check=False)
-        _systemctl("reset-failed", self._unit, check=False)
 
 
 def _systemctl(*words: str, check: bool = True) -> str:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from typing import Final
 
 #: The walls that are systemd's alone: a process without any right cannot build them, or finds itself behind them.
-SYSTEMD: Final = (
-    "session", "user", "pid", "mount", "net", "ipc", "uts", "cgroup", "root", "capabilities", "parent",
-)  # fmt: skip
+SYSTEMD: Final = ("user", "pid", "mount", "net", "ipc", "uts", "cgroup", "root", "capabilities")
 
 
 class Found(Operation):

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from fuservice.cage.profile import Profile
     from fuservice.units.places import Program
 
+PROCESSES: Final = 2  # of each instance
+SUPERVISOR: Final = 64 << 20  # bytes of memory
+
 #: Wall → what builds it. Those that are missing the server builds itself, within (``inside.py``).
 WALLS: Final[Mapping[str, Sequence[Directive]]] = {
     "user": (
@@ -82,7 +85,7 @@ def service(name: str, profile: Profile, program: Program, version: int) -> str:
     sections = {
         "Unit": _unit(name),
         "Service": [
-            *start(program.command(name)), *budgets(profile), *alone(profile), *log(name), *_level(), *walls(program), *_calls(profile),
+            *start(program.command(name)), *budgets(profile), *_of_its_user(), *log(name), *walls(program), *_calls(profile),
         ],
     }  # fmt: skip
     return unit(sections, f"fuservice-{name}@.service: made by `fuservice units'.", version)
@@ -97,7 +100,8 @@ def walls(program: Program) -> Iterator[Directive]:
 
 def _calls(profile: Profile) -> Iterator[Directive]:
     rules = {**SERVE, **CONVERSE, **dict.fromkeys(profile.syscalls)}
-    yield Directive("What it takes for the filter within.", "SystemCallFilter", " ".join(sorted(rules)))
+    yield Directive("What it takes for the filter within, and for the server's log.",
+                    "SystemCallFilter", " ".join(sorted({*rules, "pipe2"})))  # fmt: skip
 
 
 def _unit(name: str) -> Iterator[Directive]:
@@ -110,17 +114,20 @@ def _unit(name: str) -> Iterator[Directive]:
 def start(command: str) -> Iterator[Directive]:
     """Yield how *command* is started, and ends."""
     yield Directive("Errors of the start are seen as such.", "Type", "exec")
-    yield Directive("Python finds the program itself: no script in between.", "ExecStart", command)
+    yield Directive("The process has one child, the server, and looks after it.", "ExecStart", command)
     yield Directive("A mount that does not end when asked is ended.", "TimeoutStopSec", "5s")
     yield Directive("A server that was killed must not come back: its mount is gone.", "Restart", "no")
 
 
 def budgets(profile: Profile) -> Iterator[Directive]:
-    """Yield what the server may spend, and whoever looks after it, if anybody does."""
+    """Yield what the server may spend, and whoever looks after it."""
     yield Directive("Bytes of address space.", "LimitAS", profile.memory)
     yield Directive("Descriptors.", "LimitNOFILE", profile.descriptors)
     if profile.cpu_seconds is not None:
         yield Directive("Seconds of processor time.", "LimitCPU", profile.cpu_seconds)
+    yield Directive("Bytes of memory of both, page tables and sockets' buffers among them.",
+                    "MemoryMax", profile.memory + SUPERVISOR)  # fmt: skip
+    yield Directive("The server, and who looks after it.", "TasksMax", PROCESSES)
     for limit in ("CORE", "MEMLOCK", "MSGQUEUE", "SIGPENDING"):
         yield Directive(_NOTHING[limit], f"Limit{limit}", 0)
     yield Directive("Where memory runs out, it is the first to go …", "OOMScoreAdjust", 500)
@@ -128,22 +135,15 @@ def budgets(profile: Profile) -> Iterator[Directive]:
     yield Directive("What it could create would be its own alone.", "UMask", "0077")
 
 
-def _level() -> Iterator[Directive]:
-    yield Directive("It may not choose how urgent its words are.", "SyslogLevelPrefix", "no")
-
-
-def alone(profile: Profile) -> Iterator[Directive]:
-    """Yield what holds for a server that is its unit's only process."""
-    yield Directive("Bytes of memory, page tables and sockets' buffers among them.", "MemoryMax", profile.memory)
-    yield Directive("It starts nobody: the one process is the server.", "TasksMax", 1)
-    for limit in ("NPROC", "FSIZE"):
-        yield Directive(_NOTHING[limit], f"Limit{limit}", 0)
+def _of_its_user() -> Iterator[Directive]:
+    yield Directive(
+        "They are all processes of their user. The server takes away its own right to another.", "LimitNPROC", PROCESSES
+    )
+    yield Directive("They write no file.", "LimitFSIZE", 0)
 
 
 _NOTHING: Final = {
     "CORE": "No core file: it would hold what is in the image.",
-    "NPROC": "Said of its user too: no second process.",
-    "FSIZE": "It writes no file.",
     "MEMLOCK": "It locks no memory.",
     "MSGQUEUE": "It queues no messages.",
     "SIGPENDING": "It queues no signals.",
@@ -155,5 +155,6 @@ def log(name: str) -> Iterator[Directive]:
     yield Directive("What it prints goes to the journal …", "StandardOutput", "journal")
     yield Directive("… its complaints too, never to the kernel's log.", "StandardError", "journal")
     yield Directive("There it is found by name.", "SyslogIdentifier", f"fuservice-{name}")
+    yield Directive("Who looks after it says how urgent that is; its own words cannot.", "SyslogLevelPrefix", "yes")
     yield Directive("Whoever floods the journal …", "LogRateLimitIntervalSec", "10s")
     yield Directive("… is cut short.", "LogRateLimitBurst", 100)

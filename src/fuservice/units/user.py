@@ -46,16 +46,13 @@ WALLS: Final[Mapping[str, Sequence[Directive]]] = {
     "seccomp": (Directive("Only this machine's own system calls: whoever makes another is killed.", "SystemCallArchitectures", "native"),),
 }  # fmt: skip
 
-SUPERVISOR: Final = 64 << 20  # bytes of memory
-
 
 def user_service(name: str, profile: Profile, program: Program, version: int) -> str:
     """Return the template unit that serves type *name* in a user's own manager, of systemd *version*."""
     sections = {
         "Unit": _unit(name),
         "Service": [
-            *service.start(program.supervised(name)), *service.budgets(profile), *_both(profile), *service.log(name),
-            *_level(), *_walls(program),
+            *service.start(program.supervised(name)), *service.budgets(profile), *service.log(name), *_walls(program),
         ],
     }  # fmt: skip
     return unit(sections, f"fuservice-{name}@.service: made by `fuservice units --user'.", version)
@@ -70,16 +67,3 @@ def _walls(program: Program) -> Iterator[Directive]:
 def _unit(name: str) -> Iterator[Directive]:
     yield Directive("What `systemctl --user status` shows.", "Description", f"Filesystem server of type {name}")
     yield Directive("A server that failed is forgotten: the journal has it.", "CollectMode", "inactive-or-failed")
-
-
-def _level() -> Iterator[Directive]:
-    yield Directive("How urgent its words are, says who looks after it.", "SyslogLevelPrefix", "yes")
-
-
-def _both(profile: Profile) -> Iterator[Directive]:
-    yield Directive(
-        "Bytes of memory of both, page tables and sockets' buffers among them.",
-        "MemoryMax",
-        profile.memory + SUPERVISOR,
-    )
-    yield Directive("The server, and who looks after it.", "TasksMax", 2)
