@@ -26,6 +26,10 @@ EXIT_FAILURE = 1
 EXIT_NO_SERVICE = 2
 EXIT_USAGE = 64  # EX_USAGE, sysexits.h: the commands of fuservice(1)
 EXIT_BUG = 70  # EX_SOFTWARE: a server process ended by an exception that nobody foresaw
+# What shells and env(1) say of a command: it cannot be executed, it is not there, and a signal ended it.
+EXIT_NOT_EXECUTABLE = 126
+EXIT_NOT_FOUND = 127
+EXIT_SIGNAL = 128  # and the signal's number
 
 LONGEST_WORD = 200  # characters of a peer's that reach a terminal
 LONGEST_SENTENCE = 1_000  # characters of ours, paths that the caller typed among them

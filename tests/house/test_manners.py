@@ -16,7 +16,8 @@ SOURCES = modules("src")
 #: Module → why it may print, or end the process, itself. Everybody else raises, and cli finds the words.
 MAY_PRINT: dict[str, str] = {}
 MAY_EXIT: dict[str, str] = {
-    "fuservice.launch.child": "a forked child may not run what its parent has left to run: it ends by _exit or exec",
+    "fuservice.backends.program": "a forked child may not run what its parent has left to run: it ends by _exit or exec",
+    "fuservice.launch.child": "the same",
     "fuservice.launch.direct": "the same",
     "fuservice.prove.supervised": "the same",
 }

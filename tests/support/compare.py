@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import pickle
 import resource
 import stat
-from collections.abc import Callable, Collection, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,10 +47,17 @@ def compare(left: Path, right: Path, also: Collection[str] = (), without: Collec
     """Compare the trees *left* and *right* in FIELDS, *also* in some of MORE_FIELDS, *without* some."""
     wanted = tuple(name for name in (*FIELDS, *also) if name not in without)
     lefts, rights = (dict(walk(top, wanted)) for top in (left, right))
+    return compare_facts(lefts, rights, (os.fspath(left), os.fspath(right)))
+
+
+def compare_facts(
+    lefts: Mapping[bytes, Facts], rights: Mapping[bytes, Facts], names: tuple[str, str] = ("the first", "the second")
+) -> Comparison:
+    """Compare what was gathered of two trees, which are called *names*."""
     result = Comparison()
     for path in sorted(lefts.keys() | rights.keys()):
         if path not in lefts or path not in rights:
-            result.differences.append(f"{shown(path)}: only in {left if path in lefts else right}")
+            result.differences.append(f"{shown(path)}: only in {names[path not in lefts]}")
             continue
         ours, theirs = lefts[path], rights[path]
         result.entries += 1
@@ -199,3 +208,7 @@ def _data(way: bytes) -> list[tuple[int, int]]:
         return ranges
     finally:
         os.close(fd)
+
+
+if __name__ == "__main__":  # as another user: see tests/support/user.py
+    sys.stdout.buffer.write(pickle.dumps(dict(walk(Path(sys.argv[1]), (*FIELDS, *MORE_FIELDS)))))

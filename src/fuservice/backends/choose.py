@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fuservice.backends.backend import NAMES, Backend
+from fuservice.backends.fusermount import Fusermount
 from fuservice.backends.root import Root
 from fuservice.errors import PolicyError, UsageError
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 #: In the order of preference: whoever may mount asks nobody else. ``namespace`` is never chosen, since nobody but those who
 #: are in the namespace would see the mount.
-BY_ITSELF: Final[Sequence[type[Backend]]] = (Root,)
+BY_ITSELF: Final[Sequence[type[Backend]]] = (Root, Fusermount)
 ALL: Final[Sequence[type[Backend]]] = (*BY_ITSELF,)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CAP_SYS_ADMIN: Final = 21  # linux/capability.h
 PR_SET_KEEPCAPS: Final = 8
+PR_CAPBSET_READ: Final = 23
 PR_CAPBSET_DROP: Final = 24
 PR_SET_SECUREBITS: Final = 28
 PR_CAP_AMBIENT: Final = 47
@@ -28,6 +29,11 @@ CAP_DATA: Final = struct.Struct("III")  # effective, permitted, inheritable; low
 
 _capset = libc.declare("capset", ctypes.c_char_p, ctypes.c_char_p)
 _capget = libc.declare("capget", ctypes.c_char_p, ctypes.c_char_p)
+
+
+def may_gain(capability: int) -> bool:
+    """Return whether a program that is executed could gain *capability*: whether it is in the bounding set."""
+    return bool(prctl(PR_CAPBSET_READ, capability))
 
 
 def drop_bounding_set() -> None:
