@@ -36,7 +36,7 @@ def node(
 def test_a_leaf() -> None:
     parsed = parse_node(superblock(), node((0, 10, 100), (20, 1000, 200), (40_000, 32769, 300)))
     assert (parsed.depth, parsed.starts, parsed.ends) == (0, [0, 20, 40_000], [10, 1020, 40_001])
-    assert parsed.targets == [100, 200, 0]  # the last was never written
+    assert parsed.targets == [100, 200, -300]  # the last was never written
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,8 @@ _ENTRY: Final = 12
 class ExtentNode:
     """One node, parsed: ``starts`` are the logical blocks of its entries, in order.
 
-    Of a leaf (depth 0), ``ends`` are the logical blocks behind them and ``targets`` physical blocks (0: unwritten); of an
-    index node, ``targets`` are the children's blocks.
+    Of a leaf (depth 0), ``ends`` are the logical blocks behind them and ``targets`` physical blocks (negative: unwritten);
+    of an index node, ``targets`` are the children's blocks.
     """
 
     __slots__ = ("depth", "ends", "starts", "targets")
@@ -80,7 +80,7 @@ def _parse_leaf(superblock: Superblock, entries: memoryview) -> ExtentNode:
         end = start + count
         starts.append(start)
         ends.append(end)
-        targets.append(target if written else 0)
+        targets.append(target if written else -target)
     return ExtentNode(0, starts, ends, targets)
 
 
@@ -98,6 +98,12 @@ def _parse_index(superblock: Superblock, depth: int, entries: memoryview) -> Ext
 
 def find_extent(metadata: Metadata, inode: Inode, logical: int) -> Run:
     """Return the run around *logical*, which is below :data:`MOST_BLOCKS`; a hole is a run that reads as zeros."""
+    start, end, target = find_allocated(metadata, inode, logical)
+    return start, end, max(target, 0)
+
+
+def find_allocated(metadata: Metadata, inode: Inode, logical: int) -> Run:
+    """Return the same, but of an unwritten run where it lies, as a negative number; 0 is a hole."""
     node = _root(metadata, inode)
     low, high = 0, MOST_BLOCKS
     while node.depth:
@@ -112,6 +118,7 @@ def find_extent(metadata: Metadata, inode: Inode, logical: int) -> Run:
 
 
 def _run_in_leaf(node: ExtentNode, logical: int, low: int, high: int) -> Run:
+    """Return the run of a leaf around *logical*; a hole ends at *low* and *high*, if not before."""
     at = bisect_right(node.starts, logical) - 1
     if at >= 0:
         low = node.ends[at]
@@ -123,7 +130,7 @@ def _run_in_leaf(node: ExtentNode, logical: int, low: int, high: int) -> Run:
 
 
 def _root(metadata: Metadata, inode: Inode) -> ExtentNode:
-    node = metadata.nodes.get(-inode.ino)  # negative: no block has that number
+    node = metadata.remade.get(inode.ino) or metadata.nodes.get(-inode.ino)  # negative: no block has that number
     if node is None:
         try:
             node = parse_node(metadata.superblock, inode.blocks)

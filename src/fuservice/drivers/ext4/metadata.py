@@ -34,7 +34,7 @@ class Metadata:
     ``complaints`` collects one line for each damage that was met and did not become an error of its own.
     """
 
-    __slots__ = ("blocks", "checks", "checksums", "complaints", "device", "nodes", "superblock", "tell")
+    __slots__ = ("blocks", "checks", "checksums", "complaints", "device", "nodes", "remade", "superblock", "tell")
 
     def __init__(self, device: Device, cache_bytes: int, *, check: bool = True, position: int = POSITION) -> None:
         """Read the superblock (ImageError if it cannot be served); the caches keep at most about *cache_bytes*.
@@ -49,6 +49,7 @@ class Metadata:
         # Two caches of two generations each: a limit is a quarter of what may be kept.
         self.blocks: Generations[int, bytes] = Generations(cache_bytes // 4, len)
         self.nodes: Generations[int, ExtentNode] = Generations(cache_bytes // 4 // _NODE_ENTRY_COST, len)
+        self.remade: dict[int, ExtentNode] = {}  # inode: its whole map, where a replay has made it anew
         self.complaints: list[str] = []
         self.tell: Callable[[str], None] | None = None  # takes what is noted, from when there is a log on
 
