@@ -93,17 +93,6 @@ def test_transactions_by_debugfs(options: str, tmp_path: Path) -> None:
         os.close(fd)
 
 
-def test_fast_commits_are_refused(tmp_path: Path) -> None:
-    image = mke2fs(tmp_path / "image", "-t ext4 -b 4096 -O fast_commit -J size=8", 32 * MIB)
-    with loop_mounted(image, made(tmp_path / "rw"), options="rw,loop") as point:
-        for number in range(20):
-            synced(point / f"file-{number}", b"contents")
-        subprocess.run(["cp", "--sparse=always", image, tmp_path / "crashed"], check=True)
-    with pytest.raises(ImageError, match="fast commits"):
-        opened(tmp_path / "crashed", recover=True)
-    assert len(opened(tmp_path / "crashed")) > 1
-
-
 def test_a_journal_elsewhere_is_refused(tmp_path: Path) -> None:
     image = mke2fs(tmp_path / "image", "-t ext4 -b 4096 -O ^metadata_csum", 8 * MIB)
     subprocess.run(["debugfs", "-w", "-R", "ssv journal_inum 0", image], check=True, capture_output=True)

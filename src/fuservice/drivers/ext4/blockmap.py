@@ -15,6 +15,7 @@ from fuservice.drivers.ext4.extents import ExtentNode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final
 
     from fuservice.drivers.ext4.extents import Run
@@ -61,6 +62,35 @@ def _descend(metadata: Metadata, inode: Inode, pointer: int, level: int, base: i
         index = logical - base >> bits * level
         base += index << bits * level
         (pointer,) = _POINTER.unpack_from(metadata.block(pointer), 4 * index)
+
+
+def pointer_blocks(metadata: Metadata, inode: Inode, first: int, spend: Callable[[int], None]) -> int:
+    """Return how many blocks of pointers a file has that lead to nothing before logical block *first*; EIO: damage.
+
+    *spend* is told of the pointers in each block that is looked at, and raises where that is enough.
+    """
+    bits = metadata.superblock.shift - 2
+
+    def below(pointer: int, level: int, base: int) -> tuple[int, bool]:
+        """Return how many blocks there are from *pointer* down, and whether it is one of them."""
+        spend(1 + (1 << bits >> 4))  # a pointer is a sixteenth of a step
+        if not metadata.superblock.holds(pointer, 1):
+            raise damaged(f"inode {inode.ino}: block of pointers at block {pointer}")
+        count, span, used = 0, 1 << bits * (level - 1), False
+        for at, (child,) in enumerate(_POINTER.iter_unpack(metadata.block(pointer))):
+            if child:
+                more, goes = below(child, level - 1, base + at * span) if level > 1 else (0, False)
+                count += more
+                used |= base + at * span < first and not goes
+        goes = not used and base + (span << bits) > first  # one that lies before *first* as a whole stays as it is
+        return count + goes, goes
+
+    pointers, count, base = _POINTERS.unpack(inode.blocks), 0, DIRECT
+    for level in (1, 2, 3):
+        pointer = pointers[DIRECT + level - 1]
+        count += below(pointer, level, base)[0] if pointer else 0
+        base += 1 << bits * level
+    return count
 
 
 def _leaf(metadata: Metadata, inode: Inode, number: int, base: int, logical: int) -> Run:

@@ -50,6 +50,7 @@ NAME_COST: Final = 128
 _CHUNK: Final = 1 << 18  # bytes of one read, at most
 #: A directory of fewer blocks is remembered at once: a dictionary answers faster than an index.
 _FEW_BLOCKS: Final = 32
+_ADDED: Final = 1 << 61  # positions behind those of all entries
 _INLINE_FIRST: Final = 60  # bytes of an inline directory in i_block; the parent's number is the first four
 _NO_BLOCK: Final = -1
 _MOST_DAMAGED: Final = 10_000
@@ -65,13 +66,14 @@ def _weight(names: dict[bytes, int]) -> int:
 class Directories:
     """The directories of *volume*; keeps at most about *cache_bytes* of names."""
 
-    __slots__ = ("_damaged", "_form", "_limit", "_names", "_searches", "_unindexed", "_volume")
+    __slots__ = ("_damaged", "_form", "_limit", "_names", "_searches", "_unindexed", "_volume", "changes")
 
     def __init__(self, volume: Volume, cache_bytes: int) -> None:
         superblock = volume.superblock
         filetype = bool(superblock.incompat & features.FILETYPE)
         self._form = DirFormat(superblock.inodes_count, filetype=filetype, block_size=superblock.block_size)
         self._volume = volume
+        self.changes: dict[int, dict[bytes, tuple[bytes, int]]] = {}  # see replay.py
         self._limit = cache_bytes // 2  # of each generation, so of each directory
         self._names: Generations[int | tuple[int, int], dict[bytes, int]] = Generations(self._limit, _weight)
         self._damaged: dict[int, str] = {}
@@ -81,10 +83,11 @@ class Directories:
     def find(self, inode: Inode, name: bytes) -> int:
         """Return the inode number that *name* has in directory *inode*; ENOENT, or EIO where that cannot be known."""
         names = self._names.get(inode.ino)
-        if names and name in names:
+        if names and name in names and not self.changes:
             return names[name]
-        folds = inode.flags & (CASEFOLD_FL | ENCRYPT_FL) == CASEFOLD_FL
-        ino = self._number(inode, fold(name) if folds else name)
+        key = self.key(inode, name)
+        changed = self.changes[inode.ino].get(key) if inode.ino in self.changes else None
+        ino = changed[1] if changed else self._number(inode, key)
         if ino:
             return ino
         if len(name) > 255:
@@ -92,6 +95,11 @@ class Directories:
         if inode.ino in self._damaged:
             raise damaged(f"{self._damaged[inode.ino]}: whether the directory had that name is not known")
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def key(self, inode: Inode, name: bytes) -> bytes:
+        """Return what all names have in common that count as *name* in directory *inode*."""
+        folds = inode.flags & (CASEFOLD_FL | ENCRYPT_FL) == CASEFOLD_FL
+        return fold(name) if folds else name
 
     def _number(self, inode: Inode, name: bytes) -> int:
         """Return the inode number that *name* has, 0 where it is not found; *name* is as :meth:`_found` makes it."""
@@ -203,14 +211,28 @@ class Directories:
     def entries(self, inode: Inode, position: int) -> Iterator[Name]:
         """Yield the entries behind *position* (0: all); each begins with the position that resumes behind it."""
         none = True
-        names = self._inline(inode) if inode.inline else self._listed(inode, position)
-        for entry in self._decoded(inode, names) if inode.flags & ENCRYPT_FL else names:
+        names: Iterable[Name] = self._inline(inode) if inode.inline else self._listed(inode, position)
+        if inode.flags & ENCRYPT_FL:
+            names = self._decoded(inode, names)
+        if inode.ino in self.changes:
+            names = self._changed(inode, names)
+        for entry in names:
             if entry[0] > position:
                 none = False
                 yield entry
         # The error must not be mixed with entries that the caller could lose because of it: it is an answer of its own.
         if none and inode.ino in self._damaged:
             raise damaged(f"{self._damaged[inode.ino]}: entries may be missing")
+
+    def _changed(self, inode: Inode, names: Iterable[Name]) -> Iterator[Name]:
+        """Yield the entries *names* without those that are gone, and those that have come behind them."""
+        changes = self.changes[inode.ino]
+        for entry in names:
+            if self.key(inode, entry[3]) not in changes:
+                yield entry
+        for at, (name, ino) in enumerate(changes.values()):
+            if ino:
+                yield _ADDED + at, ino, 0, name
 
     def _listed(self, inode: Inode, position: int) -> Iterator[Name]:
         size = self._volume.superblock.block_size

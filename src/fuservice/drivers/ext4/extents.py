@@ -18,6 +18,7 @@ from fuservice.drivers.ext4.damage import damaged, wrong_checksum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final, TypeAlias
 
     from fuservice.drivers.ext4.inodes import Inode
@@ -138,6 +139,23 @@ def _root(metadata: Metadata, inode: Inode) -> ExtentNode:
             raise damaged(f"inode {inode.ino}: {error.strerror}") from None
         metadata.nodes.put(-inode.ino, node)
     return node
+
+
+def tree_blocks(metadata: Metadata, inode: Inode, first: int, spend: Callable[[int], None]) -> int:
+    """Return how many blocks the tree itself has that map nothing before logical block *first*; EIO where it is damaged.
+
+    *spend* is told of each block that is looked at, and raises where that is enough.
+    """
+
+    def below(parent: ExtentNode) -> int:
+        count = 0
+        for at in range(len(parent.starts) if parent.depth else 0):
+            spend(1)
+            node = _child(metadata, inode, parent, at)
+            count += (not node.starts or node.starts[0] >= first) + below(node)
+        return count
+
+    return below(_root(metadata, inode))
 
 
 def _child(metadata: Metadata, inode: Inode, parent: ExtentNode, at: int) -> ExtentNode:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fuservice.drivers.ext4.superblock import Superblock
 
 _PLACES: Final = Struct("<III")  # bg_block_bitmap, bg_inode_bitmap, bg_inode_table: at 0x00; their high halves at 0x20
+_FLAGS: Final = Struct("<H")  # 0x12
+_INODE_UNINIT: Final = 1
 _FREE_AT: Final = 0x0C  # bg_free_blocks_count_lo, bg_free_inodes_count_lo; their high halves are 0x20 further on
 #: Beyond this many groups nobody adds up the descriptors: the superblock's own totals must do (128 TiB of 4 KiB blocks).
 MOST_GROUPS_COUNTED: Final = 1 << 20
@@ -98,6 +100,13 @@ class Groups:
             return blocks, inodes, table
         blocks_high, inodes_high, table_high = _PLACES.unpack_from(data, 0x20)
         return blocks_high << 32 | blocks, inodes_high << 32 | inodes, table_high << 32 | table
+
+    def is_allocated(self, ino: int) -> bool:
+        """Say whether the bitmap has inode *ino* as one in use."""
+        group, index = divmod(ino - 1, self._metadata.superblock.inodes_per_group)
+        if _FLAGS.unpack_from(self._descriptor(group), 0x12)[0] & _INODE_UNINIT:
+            return False
+        return bool(self._metadata.block(self.places(group)[1])[index >> 3] >> (index & 7) & 1)
 
     def _descriptor(self, group: int) -> bytes:
         superblock = self._metadata.superblock

@@ -97,14 +97,17 @@ class Inode:
         return bool(self.flags & INLINE_DATA_FL)
 
 
-def parse_inode(superblock: Superblock, ino: int, raw: bytes) -> Inode:
-    """Return inode *ino* from *raw*, its ``inode_size`` bytes; EIO where they cannot be an inode in use."""
+def parse_inode(superblock: Superblock, ino: int, raw: bytes, *, unlinked: bool = False) -> Inode:
+    """Return inode *ino* from *raw*, its ``inode_size`` bytes; EIO where they cannot be an inode in use.
+
+    *unlinked*: one to which no name leads any more will do.
+    """
     (
         mode, uid, size, atime, ctime, mtime, _dtime, gid, links, sectors, flags, _osd1, blocks, generation, acl, size_high,
         sectors_high, acl_high, uid_high, gid_high,
     ) = _MAIN.unpack_from(raw)  # fmt: skip
     kind = stat.S_IFMT(mode)
-    if not links or kind not in _KINDS:
+    if not (links or unlinked) or kind not in _KINDS:
         raise damaged(f"inode {ino}: not in use, or of no known type (mode {mode:o}, {links} links)")
     if flags & CASEFOLD_FL and not superblock.incompat & features.CASEFOLD:
         raise damaged(f"inode {ino}: has the casefold flag, the filesystem has not the feature")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from binascii import crc32
 from struct import Struct
 
-from fuservice.drivers.ext4 import features
+from fuservice.drivers.ext4 import fastcommit, features
 from fuservice.drivers.ext4.crc32c import crc32c
 from fuservice.drivers.ext4.damage import damaged
 from fuservice.drivers.ext4.data import find
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Final, TypeAlias
 
     from fuservice.drivers.ext4.device import Device
+    from fuservice.drivers.ext4.fastcommit import FastTag
     from fuservice.drivers.ext4.inodes import Inode
     from fuservice.drivers.ext4.metadata import Metadata
     from fuservice.drivers.ext4.volume import Volume
@@ -51,8 +52,6 @@ _COMMIT_TIME: Final = Struct(">Q")  # at 0x30
 _REVOKED: Final = Struct(">I")  # at 0x0c: r_count, bytes in use
 _CRC32: Final = (1, 4)  # type and size of the checksum of a whole transaction
 
-_FAST_HEAD: Final = Struct("<HHII")  # fc_tag, fc_len, fc_features, fc_tid
-_FAST_HEAD_TAG: Final = 9
 _FAST_DEFAULT, _FEWEST_BLOCKS = 256, 1024
 _MIRRORED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -69,7 +68,10 @@ class Transaction:
 
 
 class Journal:
-    """The journal that is the data of *inode*; ImageError or OSError where it cannot be replayed."""
+    """The journal that is the data of *inode*; OSError where it cannot be replayed.
+
+    ``sequence`` is the number of its first transaction, and behind :meth:`contents` that of the one that would follow.
+    """
 
     __slots__ = (
         "_at",
@@ -82,7 +84,7 @@ class Journal:
         "_left",
         "_metadata",
         "_seed",
-        "_sequence",
+        "sequence",
     )
 
     def __init__(self, metadata: Metadata, inode: Inode) -> None:
@@ -91,7 +93,7 @@ class Journal:
         magic, kind, _sequence = _HEADER.unpack_from(data)
         if magic != JOURNAL_MAGIC or kind not in (_SUPERBLOCK_1, _SUPERBLOCK_2):
             raise damaged("it has no superblock")
-        size, length, self._first, self._sequence, self._at, self._compat, self._incompat, ro_compat, uuid = (
+        size, length, self._first, self.sequence, self._at, self._compat, self._incompat, ro_compat, uuid = (
             _FIELDS.unpack_from(data, _HEADER.size)
         )
         if kind == _SUPERBLOCK_1:
@@ -113,6 +115,11 @@ class Journal:
         if self._at and not self._first <= self._at < self._end:
             raise damaged(f"it would begin at block {self._at} of {self._end}")
         self._left = self._end - self._first  # blocks not yet passed
+
+    @property
+    def dirty(self) -> bool:
+        """Say whether there is a log."""
+        return bool(self._at)
 
     @property
     def _checked(self) -> bool:
@@ -140,7 +147,7 @@ class Journal:
 
     def contents(self) -> dict[int, int]:
         """Return the blocks that a replay would write, as :class:`Overlay` takes them."""
-        transactions = list(self._transactions()) if self._at else []
+        transactions = list(self._transactions())
         revoked = {block: one.sequence for one in transactions for block in one.revoked}  # the last one counts
         blocks: dict[int, int] = {}
         for one in transactions:
@@ -162,7 +169,7 @@ class Journal:
 
     def _transactions(self) -> Iterator[Transaction]:
         """Yield the transactions that are complete, in order."""
-        one, doubtful, last_time, whole = Transaction(self._sequence), False, 0, 0xFFFFFFFF
+        one, doubtful, last_time, whole = Transaction(self.sequence), False, 0, 0xFFFFFFFF
         while self._left > 0:
             data = self._block(self._pass())
             magic, kind, sequence = _HEADER.unpack_from(data)
@@ -182,7 +189,7 @@ class Journal:
                 one.revoked += self._revocations(data)
             else:
                 whole = self._describe(one, data, whole)
-        self._refuse_fast_commits(one.sequence)
+        self.sequence = one.sequence
 
     def _describe(self, one: Transaction, data: bytes, whole: int) -> int:
         """Add the tags of a descriptor block to *one*; return *whole*, the transaction's checksum, with all these blocks."""
@@ -228,14 +235,11 @@ class Journal:
             return (kind, size) == _CRC32 and stored == _mirror(whole)
         return not self._checked or _is_right(self._seed, data, 0x10)
 
-    def _refuse_fast_commits(self, sequence: int) -> None:
-        """ImageError where changes follow the log in the area for fast commits."""
-        if self._incompat & _FAST_COMMIT and self._end + 1 < self._inode.size >> self._metadata.superblock.shift:
-            tag, _length, _features, following = _FAST_HEAD.unpack_from(self._block(self._end + 1))
-            if tag == _FAST_HEAD_TAG and following == sequence:
-                raise ImageError(
-                    "-o recover: the journal ends in fast commits, which only the kernel replays: mount a copy there, or leave recover out"
-                )
+    def fast_blocks(self) -> Iterator[bytes]:
+        """Yield the blocks of the area for fast commits, which lies behind the ring."""
+        if self._incompat & _FAST_COMMIT:
+            for logical in range(self._end + 1, self._inode.size >> self._metadata.superblock.shift):
+                yield self._block(logical)
 
 
 def _is_right(seed: int, data: bytes, at: int) -> bool:
@@ -252,14 +256,20 @@ def _mirror(register: int) -> int:
     return int.from_bytes(register.to_bytes(4, "big").translate(_MIRRORED), "little")
 
 
-def recovered(volume: Volume) -> Device:
-    """Return the device of *volume* as it would be after a replay; ImageError where its journal cannot be replayed."""
+def recovered(volume: Volume) -> tuple[Device, list[FastTag]]:
+    """Return the device of *volume* as it would be after a replay, and the fast commits that are to be replayed there.
+
+    ImageError where the journal cannot be replayed.
+    """
     superblock, device = volume.superblock, volume.metadata.device
     if not superblock.compat & features.HAS_JOURNAL or not superblock.journal_inum:
         raise ImageError("-o recover: the journal is not in the image: leave recover out to see what is on the disk")
     try:
         journal = Journal(volume.metadata, volume.any_inode(superblock.journal_inum))
-        return Overlay(device, superblock.shift, journal.contents())
+        if not journal.dirty:
+            return device, []
+        overlay = Overlay(device, superblock.shift, journal.contents())
+        return overlay, fastcommit.scan(journal.fast_blocks(), journal.sequence)
     except OSError as error:
         raise ImageError(
             f"-o recover: the journal cannot be replayed: {error.strerror} (leave recover out to see what is on the disk)"

@@ -23,14 +23,21 @@ if TYPE_CHECKING:
 MOST_COUNTED: Final = 500_000
 
 
-def statfs(superblock: Superblock, groups: Groups, journal_bytes: int, *, minixdf: bool = False) -> StatFs:
+def statfs(
+    superblock: Superblock,
+    groups: Groups,
+    journal_bytes: int,
+    *,
+    minixdf: bool = False,
+    freed: tuple[int, int] = (0, 0),
+) -> StatFs:
     """Return the answer to statfs; *journal_bytes* is the size of the internal journal (0: none).
 
-    *minixdf*: all blocks count, as with the mount option of this name.
+    *minixdf*: all blocks count, as with the mount option of this name. *freed*: blocks and inodes that are free besides.
     """
     bits = superblock.cluster_ratio_bits
     clusters, inodes = groups.free_counts()
-    free = clusters << bits
+    free, inodes = (clusters << bits) + freed[0], inodes + freed[1]
     kept = superblock.r_blocks_count + (_reserved_clusters(superblock) << bits)
     overhead = 0 if minixdf else overhead_clusters(superblock, groups, journal_bytes) << bits
     return StatFs(

@@ -29,7 +29,7 @@ _COUNTS: Final = Struct("<11I")  # 0x00: s_inodes_count … s_inodes_per_group
 _STATE: Final = Struct("<HH")  # 0x38: s_magic, s_state
 _REVISION: Final = Struct("<II")  # 0x48: s_creator_os, s_rev_level
 _DYNAMIC: Final = Struct("<IHHIII16s16s")  # 0x54: s_first_ino … s_volume_name
-_JOURNAL: Final = Struct("<I")  # 0xe0: s_journal_inum
+_JOURNAL: Final = Struct("<I4xI")  # 0xe0: s_journal_inum, s_last_orphan
 _HASH: Final = Struct(
     "<16sBBHII"
 )  # 0xec: s_hash_seed, s_def_hash_version, …, s_desc_size, mount options, s_first_meta_bg
@@ -62,7 +62,7 @@ class Superblock:
         "backup_bgs", "block_size", "blocks_count", "blocks_per_group", "checksum_seed", "cluster_ratio_bits", "clusters_per_group", "compat",
         "creator_os", "default_mount_opts", "desc_per_block", "desc_size", "descriptors", "first_data_block", "first_ino", "first_meta_bg", "flags", "free_blocks",
         "free_inodes", "groups", "hash_seed", "hash_version", "incompat", "inode_blocks_per_group", "inode_size", "inodes_count",
-        "inodes_per_block", "inodes_per_group", "journal_inum", "label", "log_block_size", "log_cluster_size", "orphan_inum",
+        "inodes_per_block", "inodes_per_group", "journal_inum", "label", "last_orphan", "log_block_size", "log_cluster_size", "orphan_inum",
         "overhead_clusters", "quota_inums", "r_blocks_count", "reserved_gdt_blocks", "rev_level", "ro_compat", "shift", "state",
         "uuid", "warnings",
     )  # fmt: skip
@@ -85,6 +85,7 @@ class Superblock:
     inodes_count: int
     inodes_per_group: int
     journal_inum: int
+    last_orphan: int
     log_block_size: int
     log_cluster_size: int
     orphan_inum: int
@@ -136,7 +137,7 @@ class Superblock:
             self.inode_size, self.first_ino = _OLD_INODE_SIZE, _OLD_FIRST_INODE
 
     def _parse_late(self, data: bytes) -> None:
-        (self.journal_inum,) = _JOURNAL.unpack_from(data, 0xE0)
+        self.journal_inum, self.last_orphan = _JOURNAL.unpack_from(data, 0xE0)
         (self.reserved_gdt_blocks,) = _RESERVED_GDT.unpack_from(data, 0xCE)
         (
             self.hash_seed, self.hash_version, _backup, self.desc_size, self.default_mount_opts, self.first_meta_bg,
@@ -236,13 +237,18 @@ class Superblock:
             self.warnings.append(NOT_REPLAYED)
         elif not self.state & _VALID_FS:
             self.warnings.append(NOT_CLEAN)
-        if self.state & _ERROR_FS:
+        if self.errors:
             self.warnings.append("the filesystem is marked as having errors")
 
     @property
     def size(self) -> int:
         """Bytes that the filesystem says it has."""
         return self.blocks_count << self.shift
+
+    @property
+    def errors(self) -> bool:
+        """Say whether the kernel has met errors in the filesystem."""
+        return bool(self.state & _ERROR_FS)
 
     @property
     def uid32(self) -> bool:

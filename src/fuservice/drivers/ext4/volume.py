@@ -10,15 +10,17 @@ import errno
 import os
 import stat
 
-from fuservice.drivers.ext4 import features, inline, inodes, journal, space, symlinks, xattrs
+from fuservice.drivers.ext4 import features, inline, inodes, journal, orphans, space, symlinks, xattrs
 from fuservice.drivers.ext4.caches import Generations
 from fuservice.drivers.ext4.damage import damaged, wrong_checksum
 from fuservice.drivers.ext4.data import ZEROS, read_all, read_data, seek
 from fuservice.drivers.ext4.device import Device
 from fuservice.drivers.ext4.directories import Directories
+from fuservice.drivers.ext4.fastcommit import FastCommits
 from fuservice.drivers.ext4.groups import Groups
 from fuservice.drivers.ext4.inodes import parse_inode
 from fuservice.drivers.ext4.metadata import Metadata
+from fuservice.drivers.ext4.replay import Replay
 from fuservice.drivers.ext4.superblock import NOT_REPLAYED, POSITION
 from fuservice.errors import ImageError
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Final
 
+    from fuservice.drivers.ext4.fastcommit import FastTag
     from fuservice.drivers.ext4.inodes import Inode
     from fuservice.drivers.ext4.xattrs import XattrArea
     from fuservice.fuse.filesystem import StatFs
@@ -48,6 +51,7 @@ class Volume:
         "_groups",
         "_inodes",
         "_minixdf",
+        "_recovered",
         "_statfs",
         "complaints",
         "metadata",
@@ -64,14 +68,19 @@ class Volume:
         *check*: verify checksums. *recover*: show what a replay of the journal would leave, if it needs one.
         *position*: of the superblock, which may be a copy. *minixdf*: statfs counts the filesystem's structures as its own.
         """
+        self._recovered: Replay | None = None
         self._open(Device(fd, offset=offset, size=size), cache_bytes, check=check, position=position)
+        tags: list[FastTag] = []
         if recover and self.superblock.incompat & features.RECOVER:
-            self._open(journal.recovered(self), cache_bytes, check=check, position=position)
+            device, tags = journal.recovered(self)
+            self._open(device, cache_bytes, check=check, position=position)
             self.warnings.remove(NOT_REPLAYED)
         self._inodes: Generations[int, Inode] = Generations(max(16, cache_bytes // 8 // INODE_COST), _one)
         self._directories = Directories(self, cache_bytes // 2)
         self._statfs: StatFs | None = None
         self._minixdf = minixdf
+        if recover:
+            self._replay(tags)
         self._check_root()
 
     def _open(self, device: Device, cache_bytes: int, *, check: bool, position: int) -> None:
@@ -79,6 +88,17 @@ class Volume:
         self.superblock = self.metadata.superblock
         self.warnings, self.complaints = self.superblock.warnings, self.metadata.complaints
         self._groups = Groups(self.metadata)
+
+    def _replay(self, tags: list[FastTag]) -> None:
+        """Do what the kernel does behind the log's replay: *tags*, the fast commits, and the orphans."""
+        self._recovered = replay = Replay(self)
+        self._directories.changes = replay.names
+        try:
+            FastCommits(self, replay).run(tags)
+            orphans.clean_up(self, replay)
+        except OSError as error:
+            raise ImageError(f"-o recover: {error.strerror} (leave recover out to see what is on the disk)") from error
+        replay.count()
 
     def _check_root(self) -> None:
         try:
@@ -102,12 +122,16 @@ class Volume:
             self._inodes.put(ino, inode)
         return inode
 
-    def any_inode(self, ino: int) -> Inode:
-        """Return inode *ino*, uncached, the filesystem's own among them; EIO where its checksum is wrong."""
+    def any_inode(self, ino: int, *, unlinked: bool = False) -> Inode:
+        """Return inode *ino*, uncached, the filesystem's own among them; EIO where its checksum is wrong.
+
+        *unlinked*: one to which no name leads any more will do.
+        """
         raw, checksums = self.raw_inode(ino), self.metadata.checksums
-        if checksums and not checksums.inode(ino, raw):
+        remade = self._recovered and ino in self._recovered.inodes  # of these nobody has made the checksum anew
+        if checksums and not remade and not checksums.inode(ino, raw):
             raise wrong_checksum(f"inode {ino} in block {self._place(ino)[0]}")
-        inode = parse_inode(self.superblock, ino, raw)
+        inode = parse_inode(self.superblock, ino, raw, unlinked=unlinked)
         if inode.inline and inode.kind == stat.S_IFREG:
             # stat(2) counts a sector per 512 bytes of inline data, lest programs take the file for a hole
             inode.attr.blocks += inode.size + 511 >> 9
@@ -119,8 +143,15 @@ class Volume:
 
     def raw_inode(self, ino: int) -> bytes:
         """Return the bytes of inode *ino* as its table has them; nobody has looked at their checksum."""
+        if self._recovered and ino in self._recovered.inodes:
+            return self._recovered.inodes[ino]
         number, at = self._place(ino)
         return self.metadata.block(number)[at : at + self.superblock.inode_size]
+
+    def is_allocated(self, ino: int) -> bool:
+        """Say whether the bitmap of its group has inode *ino* as one in use."""
+        self._place(ino)
+        return self._groups.is_allocated(ino)
 
     def _place(self, ino: int) -> tuple[int, int]:
         """Return the block that has inode *ino*, and the position there."""
@@ -146,6 +177,18 @@ class Volume:
             # A name that leads upwards is no tree any more. (One that leads further up is the kernel's to refuse: ELOOP.)
             raise damaged(f"directory {directory.ino} has a name that leads back to inode {ino}")
         return self.inode(ino)
+
+    def number_of(self, directory: Inode, name: bytes) -> int:
+        """Return the inode number that *name* has in *directory*, 0 where it has no such name."""
+        self._need_directory(directory)
+        try:
+            return self._directories.find(directory, name)
+        except FileNotFoundError:
+            return 0
+
+    def name_key(self, directory: Inode, name: bytes) -> bytes:
+        """Return what all names have in common that count as *name* in *directory*."""
+        return self._directories.key(directory, name)
 
     def entries(self, directory: Inode, position: int) -> Iterator[tuple[int, int, int, bytes]]:
         """Yield (cookie, inode, kind, name) of the entries behind the cookie *position*, "." and ".." among them."""
@@ -195,6 +238,10 @@ class Volume:
         if inode.file_acl:
             yield xattrs.block_area(self.metadata, inode)
 
+    def ea_inodes(self, inode: Inode) -> list[int]:
+        """Return the inodes that hold values of attributes of *inode*."""
+        return [slot[3] for area in self._xattr_areas(inode) for slot in area.slots if slot[3]]
+
     def _ea_inode_value(self, inode: Inode, ino: int, size: int) -> bytes:
         """Return a value that is the data of inode *ino* (feature ea_inode)."""
         if size > xattrs.LONGEST_VALUE:
@@ -208,7 +255,10 @@ class Volume:
         """Return what statfs(2) shows; counted once."""
         if self._statfs is None:
             journal_bytes = self._journal_bytes()
-            self._statfs = space.statfs(self.superblock, self._groups, journal_bytes, minixdf=self._minixdf)
+            freed = (self._recovered.freed_blocks, self._recovered.freed_inodes) if self._recovered else (0, 0)
+            self._statfs = space.statfs(
+                self.superblock, self._groups, journal_bytes, minixdf=self._minixdf, freed=freed
+            )
         return self._statfs
 
     def _journal_bytes(self) -> int:

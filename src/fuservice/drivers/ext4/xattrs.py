@@ -69,6 +69,12 @@ def block_area(metadata: Metadata, inode: Inode) -> XattrArea:
     return XattrArea(data, _parse(metadata.superblock.incompat, inode, data, _BLOCK_START))
 
 
+def references(metadata: Metadata, inode: Inode) -> int:
+    """Return how many inodes have the block that ``i_file_acl`` names, as it says."""
+    count: int = _BLOCK_HEADER.unpack_from(metadata.block(inode.file_acl))[1]
+    return count
+
+
 def _parse(superblock_features: int, inode: Inode, data: bytes, start: int) -> list[Slot]:
     """Return the entries from *start* on; names first, up to four zero bytes, values behind them."""
     slots: list[Slot] = []
