@@ -44,7 +44,7 @@ class CommandLine(Request):
         self.program = argv[0]
         self.socket_directory = ""
         self.step_timeout = STEP_TIMEOUT
-        self.dialect, self.direct = None, False
+        self.dialect, self.direct, self.transient = None, False, False
         self.typed = len(argv)  # how many words there were, ours apart: the argv file leaves room for all of them
         words, fstype = _take_type(argv[1:])
         words = self._take_ours(words)
@@ -71,8 +71,8 @@ class CommandLine(Request):
                 self.socket_directory = value
             elif name == "--timeout" and equals:
                 self.step_timeout = _seconds(value)
-            elif word == "--direct":
-                self.direct = True
+            elif word in ("--direct", "--transient"):
+                self.direct, self.transient = word == "--direct", word == "--transient"
             elif name == "--dialect" and equals:
                 self.dialect = _dialect(value)
             else:

@@ -9,11 +9,18 @@ from contextlib import suppress
 from fuservice.cage.plan import WALLS
 from fuservice.errors import UsageError
 from fuservice.launch.child import DEBUG
+from fuservice.linux.fds import Fd
+from fuservice.linux.fdsockets import FdSeqPacket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Collection
+    from typing import Final
+
+
+#: In the place of the number in JOURNAL_STREAM, where whoever starts us knows that it is a journal, and not yet its number.
+A_JOURNAL: Final = "yes"
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -47,6 +54,26 @@ def prepare(options: argparse.Namespace) -> tuple[str, ...]:
     return without
 
 
+def standard_input() -> FdSeqPacket:
+    """Return the connection that is standard input, as inetd has it; UsageError where that is none. Of 0 to 2 null takes the place."""
+    own = Fd(os.dup(0))
+    try:
+        connection = FdSeqPacket(own)
+    except OSError as error:
+        own.close()
+        raise UsageError(
+            f"serve: standard input: {error.strerror}: expected a connection, from systemd or inetd (people start "
+            "`fuservice listen')"
+        ) from None
+    # inetd makes it standard output and error too: what is said there would be taken for the conversation.
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (1, 2, 0):
+        if os.path.sameopenfile(0, number):
+            os.dup2(null, number)
+    os.close(null)
+    return connection
+
+
 def cage_word(without: Collection[str]) -> str:
     """Return what is recorded of a cage."""
     return ",".join(f"-{wall}" for wall in without) or "whole"
@@ -59,7 +86,8 @@ class Log:
         self._is_journal = False
         with suppress(OSError):
             status = os.fstat(2)
-            self._is_journal = os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+            stream = os.environ.get("JOURNAL_STREAM")
+            self._is_journal = stream in (f"{status.st_dev}:{status.st_ino}", A_JOURNAL)
 
     def __call__(self, level: int, line: str) -> None:
         """Write *line*, of priority *level* (syslog(3): 3 error to 6 information)."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from fuservice.cli import warm
-from fuservice.drivers import catalog
-from fuservice.errors import NoServiceError, SystemCallError
+from fuservice.cli.ownserver import own_server
+from fuservice.errors import SystemCallError
 from fuservice.helper.mount import mount
 from fuservice.launch.direct import Direct
 from fuservice.launch.state import States, directory
-from fuservice.proto.dialects import CURRENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,11 +24,7 @@ def mount_directly(request: Request, say: Callable[[str], None]) -> None:
 
     *say* takes complaints on the way, and what the server logs until the mount is there.
     """
-    name = request.subtype
-    if name not in catalog.DRIVERS:
-        raise NoServiceError(f"no driver for {name}: a direct start knows {', '.join(catalog.DRIVERS)}")
-    request.dialect = request.dialect or CURRENT  # it is our own server: there is nothing to find out
-    request.socket_path = "direct"  # what is recorded in its place
+    name = own_server(request, "direct")
     servers: list[Direct] = []
 
     def connect(_request: Request) -> SeqPacket:

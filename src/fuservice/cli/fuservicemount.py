@@ -61,6 +61,8 @@ def _run(argv: Sequence[str], say: Callable[[str], None]) -> int:
             request = CommandLine(argv)
             if request.direct:
                 from fuservice.cli.direct import mount_directly as mount
+            elif request.transient:
+                from fuservice.cli.transient import mount_transiently as mount
             else:
                 from fuservice.helper.mount import mount  # here, since --check needs none of it
             mount(request, say)

@@ -7,6 +7,7 @@ mount, so a server that hangs cannot hang it.
 from __future__ import annotations
 
 import json
+import re
 import time
 
 from fuservice.cli import records
@@ -58,7 +59,8 @@ class Row:
     def _cage(self) -> str | None:
         """Return what its starter has recorded of its cage, or who has built it."""
         kind = self.mount.fstype.partition(".")[2]
-        in_unit = self.server and (unit(self.server.pid) or "").startswith(f"fuservice-{kind}@")
+        name = unit(self.server.pid) if self.server else None
+        in_unit = name and re.fullmatch(rf"fuservice-{re.escape(kind)}(@.*|-[0-9a-f]{{16}})\.service", name)
         return self.told.get("cage") or ("systemd" if in_unit else None)
 
     def as_words(self) -> list[str]:

@@ -6,12 +6,10 @@ import os
 
 from fuservice.cli import contained
 from fuservice.drivers import catalog
-from fuservice.errors import FuserviceError, UsageError
+from fuservice.errors import FuserviceError
 from fuservice.launch import state
 from fuservice.launch.places import check_name
 from fuservice.launch.single import serve_one
-from fuservice.linux.fds import Fd
-from fuservice.linux.fdsockets import FdSeqPacket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
     from fuservice.service.handover import connected_socket
 
     check_name(options.type)
-    connection = connected_socket(os.environ) or _standard_input()
+    connection = connected_socket(os.environ) or contained.standard_input()
     without = contained.prepare(options)
     facts = {"cage": contained.cage_word(without)}
     ended_well = serve_one(
@@ -47,22 +45,3 @@ def run(options: argparse.Namespace) -> None:
     )  # fmt: skip
     if not ended_well:
         raise FuserviceError(f"serve: the server of {options.type} did not end well")
-
-
-def _standard_input() -> FdSeqPacket:
-    own = Fd(os.dup(0))
-    try:
-        connection = FdSeqPacket(own)
-    except OSError as error:
-        own.close()
-        raise UsageError(
-            f"serve: standard input: {error.strerror}: expected a connection, from systemd or inetd (people start "
-            "`fuservice listen')"
-        ) from None
-    # inetd makes it standard output and error too: what is said there would be taken for the conversation.
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in (1, 2, 0):
-        if os.path.sameopenfile(0, number):
-            os.dup2(null, number)
-    os.close(null)
-    return connection

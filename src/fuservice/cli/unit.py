@@ -11,7 +11,7 @@ import sys
 
 from fuservice.cage.profile import Profile
 from fuservice.cli import contained, warm
-from fuservice.errors import EXIT_FAILURE, EXIT_OK
+from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError
 from fuservice.launch.child import Contained
 from fuservice.launch.single import serve_one
 from fuservice.launch.state import States
@@ -62,11 +62,15 @@ def caller(instance: str) -> str:
 
 
 def serve(name: str, instance: str, what: Contained) -> int:
-    """Have *what* serve the connection that systemd has passed, in a child; return the exit code. Blocks until that has ended."""
+    """Have *what* serve the connection that systemd has passed, in a child; return the exit code. Blocks until that has ended.
+
+    A socket unit passes it as sd_listen_fds(3) has it, a transient unit as standard input.
+    """
     os.environ["LISTEN_PID"] = str(os.getpid())  # with PrivatePIDs=, systemd says what our number is outside
-    connection = connected_socket(os.environ)
-    if connection is None:
-        print("fuservice: there is no connection: a socket unit starts this", file=sys.stderr)
+    try:
+        connection = connected_socket(os.environ) or contained.standard_input()
+    except FuserviceError as error:
+        print(f"fuservice: {error}", file=sys.stderr)
         return EXIT_FAILURE
     prctl.set_name(f"unit-{name}")
     prctl.set_dumpable(0)  # the server has our user

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-import fuservice
-from fuservice.cli.runtime import runtime_directory
+from fuservice.cli import systemd
 from fuservice.drivers import catalog
 from fuservice.errors import PolicyError, SystemCallError, UsageError
 from fuservice.units import places
@@ -24,13 +22,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Final
 
     # Only a type to the type checker: argparse has no public name for it.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-OLDEST: Final = 252  # of systemd: what the tests run on
-RUNS: Final = "/run/systemd/system"  # sd_booted(3)
 
 
 def add_command(commands: Commands) -> None:
@@ -113,7 +107,7 @@ def _status(options: argparse.Namespace) -> None:
         else:
             word = "installed, and not what `fuservice units install' would make"
         if path.exists() and _started(options):
-            state = _systemctl(*_whose(options), "is-active", _socket(name)).stdout.strip()
+            state = systemd.systemctl(*_whose(options), "is-active", _socket(name)).stdout.strip()
             word += f"; socket {state}; {len(_instances(options, name))} servers"
         print(f"{name}: {word}")
 
@@ -122,7 +116,7 @@ def _files(options: argparse.Namespace) -> dict[str, str]:
     """Return name → text of each unit."""
     from fuservice.cli.unit import profile  # and with it what drivers are made of
 
-    program, version = _program(options.prefix), _version()
+    program, version = systemd.program(options.prefix), systemd.version()
     files = {} if options.user else {ROOT_UNIT: root(version)}
     for name in _types(options):
         needs = profile(catalog.find(name))
@@ -163,28 +157,6 @@ def _directory(options: argparse.Namespace) -> Path:
         home = Path(settings) if settings.startswith("/") else Path.home() / ".config"
         return home / places.OWN_UNITS
     return Path(f"{options.root}{places.USER_UNITS if options.user else places.SYSTEM_UNITS}")
-
-
-def _program(prefix: str) -> places.Program:
-    """Return how units start us: as we are here, or as a package below *prefix*."""
-    if prefix:
-        return places.Program(f"{prefix}/bin/python3", [] if prefix == "/usr" else [prefix])
-    package = str(Path(fuservice.__file__).parent)
-    needed = dict.fromkeys(path for path in (sys.prefix, sys.base_prefix, package) if not path.startswith("/usr/"))
-    return places.Program(sys.executable, [path for path in needed if path != "/usr"])
-
-
-def _version() -> int:
-    """Return systemd's version; that of the oldest we know where there is none to ask."""
-    try:
-        word = _systemctl("--version").stdout.split()[1]
-    except (SystemCallError, IndexError):
-        return OLDEST
-    version = int(word) if word.isdecimal() else OLDEST
-    if version < OLDEST:
-        raise PolicyError(f"units: systemd {version} lacks walls that units need: expected {OLDEST} or newer (try "
-                          "`fuservice listen')")  # fmt: skip
-    return version
 
 
 def _verify(options: argparse.Namespace, files: Mapping[str, str]) -> None:
@@ -236,27 +208,18 @@ def _check_manager(options: argparse.Namespace) -> None:
 
 def _started(options: argparse.Namespace) -> bool:
     if options.user:
-        own = runtime_directory()
-        return not (options.root or options.prefix) and bool(own) and os.path.exists(f"{own}/systemd/private")  # noqa: PTH110
-    return not options.root and os.path.isdir(RUNS)  # noqa: PTH112
+        return not (options.root or options.prefix) and systemd.runs_for_user()
+    return not options.root and systemd.runs()
 
 
 def _manager(options: argparse.Namespace, *commands: Sequence[str]) -> None:
     """Have systemd do *commands*, if it runs here and the units are this system's."""
     for command in commands if _started(options) else ():
-        done = _systemctl(*_whose(options), "--quiet", *command)
+        done = systemd.systemctl(*_whose(options), "--quiet", *command)
         if done.returncode:
             raise SystemCallError(f"units: systemctl {' '.join(command)}: {done.stderr.strip()}")
 
 
 def _instances(options: argparse.Namespace, name: str) -> list[str]:
     words = ("list-units", "--plain", "--no-legend", "--state=active", f"fuservice-{name}@*.service")
-    return _systemctl(*_whose(options), *words).stdout.splitlines()
-
-
-def _systemctl(*words: str) -> subprocess.CompletedProcess[str]:
-    command = ["systemctl", *words]
-    try:
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise SystemCallError(f"units: systemctl: {error.strerror}") from None
+    return systemd.systemctl(*_whose(options), *words).stdout.splitlines()

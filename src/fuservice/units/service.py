@@ -82,18 +82,22 @@ WALLS: Final[Mapping[str, Sequence[Directive]]] = {
 
 def service(name: str, profile: Profile, program: Program, version: int) -> str:
     """Return the template unit that serves type *name*, contained as *profile* says, for systemd *version*."""
-    sections = {
-        "Unit": _unit(name),
+    return unit(sections(name, profile, program), f"fuservice-{name}@.service: made by `fuservice units'.", version)
+
+
+def sections(name: str, profile: Profile, program: Program) -> dict[str, list[Directive]]:
+    """Return the sections of that unit."""
+    return {
+        "Unit": [*_unit(name)],
         "Service": [
-            *start(program.command(name)), *budgets(profile), *_of_its_user(), *log(name), *walls(program), *_calls(profile),
+            *start(program.command(name)), *budgets(profile), *_of_its_user(), *log(name), *walls(program, WALLS), *_calls(profile),
         ],
     }  # fmt: skip
-    return unit(sections, f"fuservice-{name}@.service: made by `fuservice units'.", version)
 
 
-def walls(program: Program) -> Iterator[Directive]:
-    """Yield the directives of all walls, for *program*."""
-    for directives in WALLS.values():
+def walls(program: Program, of: Mapping[str, Sequence[Directive]]) -> Iterator[Directive]:
+    """Yield the directives of all walls *of* a unit, for *program*."""
+    for directives in of.values():
         for one in directives:
             yield Directive(one.why, one.name, one.value.format_map(program.words()), one.since)
 

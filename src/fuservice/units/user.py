@@ -49,19 +49,20 @@ WALLS: Final[Mapping[str, Sequence[Directive]]] = {
 
 def user_service(name: str, profile: Profile, program: Program, version: int) -> str:
     """Return the template unit that serves type *name* in a user's own manager, of systemd *version*."""
-    sections = {
-        "Unit": _unit(name),
+    return unit(
+        user_sections(name, profile, program), f"fuservice-{name}@.service: made by `fuservice units --user'.", version
+    )
+
+
+def user_sections(name: str, profile: Profile, program: Program) -> dict[str, list[Directive]]:
+    """Return the sections of that unit."""
+    return {
+        "Unit": [*_unit(name)],
         "Service": [
-            *service.start(program.supervised(name)), *service.budgets(profile), *service.log(name), *_walls(program),
+            *service.start(program.supervised(name)), *service.budgets(profile), *service.log(name),
+            *service.walls(program, WALLS),
         ],
     }  # fmt: skip
-    return unit(sections, f"fuservice-{name}@.service: made by `fuservice units --user'.", version)
-
-
-def _walls(program: Program) -> Iterator[Directive]:
-    for directives in WALLS.values():
-        for one in directives:
-            yield Directive(one.why, one.name, one.value.format_map(program.words()), one.since)
 
 
 def _unit(name: str) -> Iterator[Directive]:
