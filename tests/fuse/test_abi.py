@@ -31,6 +31,8 @@ LAYOUTS = {
     "fuse_open_out": (abi.OPEN_OUT, "fh open_flags padding"),
     "fuse_kstatfs": (abi.KSTATFS, "blocks bfree bavail files ffree bsize namelen frsize padding spare"),
     "fuse_getxattr_out": (abi.GETXATTR_OUT, "size padding"),
+    "fuse_ioctl_in": (abi.IOCTL_IN, "fh flags cmd arg in_size out_size"),
+    "fuse_ioctl_out": (abi.IOCTL_OUT, "result flags in_iovs out_iovs"),
     "fuse_lseek_out": (abi.LSEEK_OUT, "offset"),
     "fuse_init_in": (abi.INIT_IN_EXT, "major minor max_readahead flags flags2 unused"),
     "fuse_init_out": (

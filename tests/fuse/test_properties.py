@@ -104,6 +104,7 @@ answers: dict[str, st.SearchStrategy[object]] = {
     "open": st.builds(Opened, scalars, scalars), "opendir": st.builds(Opened, scalars, st.sampled_from([0, 2]) | scalars),
     "readdir": st.lists(dir_entries, max_size=5), "getxattr": st.binary(max_size=70), "listxattr": st.lists(names, max_size=3),
     "statfs": st.builds(StatFs, blocks=scalars, files=scalars, bsize=scalars, namelen=scalars), "lseek": scalars,
+    "control": st.binary(max_size=40),
     "access": st.none(), "flush": st.none(), "release": st.none(), "releasedir": st.none(), "forget": st.none(),
 }  # fmt: skip
 
@@ -140,6 +141,7 @@ ASKS: list[tuple[int, bytes]] = [
     (Op.READDIR, read_body(1024)), (Op.READDIRPLUS, read_body(1024)), (Op.RELEASEDIR, bytes(24)), (Op.STATFS, b""),
     (Op.GETXATTR, struct.pack("=II", 64, 0) + b"user.a\0"), (Op.LISTXATTR, struct.pack("=II", 64, 0)),
     (Op.ACCESS, bytes(8)), (Op.LSEEK, struct.pack("=QQII", 0, 0, os.SEEK_DATA, 0)),
+    (Op.IOCTL, struct.pack("=QIIQII", 0, 0, 0x80086601, 0, 0, 8)), (Op.IOCTL, struct.pack("=QIIQII", 0, 0, 1, 0, 4, 0) + b"data"),
 ]  # fmt: skip
 
 

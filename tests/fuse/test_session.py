@@ -163,6 +163,28 @@ def test_opening_for_writing(kernel: Kernel, flags: int) -> None:
     assert kernel.ask(Op.OPEN, FILE, struct.pack("=II", flags, 0)).error == errno.EROFS
 
 
+def test_ioctl() -> None:
+    """What goes in and out; the sizes of both are those that the kernel has said."""
+    asked: list[tuple[object, ...]] = []
+
+    class Tells(Memtree):
+        def control(self, node: int, handle: int, command: int, data: bytes, room: int) -> bytes:
+            asked.append((node, handle, command, data, room))
+            return b"four" if command == 1 else super().control(node, handle, command, data, room)
+
+    def body(command: int, given: int, data: bytes, room: int) -> bytes:
+        return struct.pack("=QIIQII", 5, 0, command, 0xDEAD, given, room) + data
+
+    with Kernel(Tells(TREE)) as kernel:
+        assert kernel.ask(Op.IOCTL, FILE, body(1, 3, b"abc", 4)).body == bytes(16) + b"four"
+        assert kernel.ask(Op.IOCTL, FILE, body(1, 0, b"", 3)).error == errno.EIO  # the driver gives too much
+        assert kernel.ask(Op.IOCTL, FILE, body(2, 0, b"", 3)).error == errno.ENOTTY
+        assert len(asked) == 3
+        assert asked[0] == (FILE, 5, 1, b"abc", 4)
+        assert kernel.ask(Op.IOCTL, FILE, body(1, 4, b"abc", 4)).error == errno.EINVAL
+        assert len(asked) == 3
+
+
 def test_links_and_holes(kernel: Kernel) -> None:
     assert kernel.ask(Op.READLINK, LINK).body == b"file"
     for offset, whence, found in (
@@ -213,7 +235,7 @@ def test_what_is_not_offered(kernel: Kernel) -> None:
         assert reply is not None
         if op in (Op.SETATTR, Op.MKDIR, Op.UNLINK, Op.RENAME2, Op.WRITE, Op.CREATE, Op.SETXATTR, Op.TMPFILE):
             assert reply.error == errno.EROFS
-        if op in (7, Op.FSYNC, Op.IOCTL, Op.POLL, Op.BMAP, Op.SYNCFS, Op.ACCESS, 54, 60):
+        if op in (7, Op.FSYNC, Op.POLL, Op.BMAP, Op.SYNCFS, Op.ACCESS, 54, 60):
             assert reply.error == errno.ENOSYS
 
 

@@ -144,6 +144,7 @@ OPEN_OUT = Struct("=QIi")  # fh open_flags backing_id
 KSTATFS = Struct("=QQQQQIIII24s")  # blocks bfree bavail files ffree bsize namelen frsize padding spare
 GETXATTR_OUT = Struct("=II")  # size padding
 LSEEK_OUT = Struct("=Q")
+IOCTL_OUT = Struct("=iIII")  # result flags in_iovs out_iovs; the data follow
 INIT_OUT = Struct("=IIIIHHIIHHIIH22s")  # major minor max_readahead flags max_background congestion_threshold max_write
 #                       time_gran max_pages map_alignment flags2 max_stack_depth request_timeout unused
 
@@ -161,6 +162,7 @@ RELEASE_IN = Struct("=QIIQ")  # fh flags release_flags lock_owner
 FLUSH_IN = Struct("=QIIQ")  # fh unused padding lock_owner
 GETXATTR_IN = Struct("=II")  # size padding
 ACCESS_IN = Struct("=II")  # mask padding
+IOCTL_IN = Struct("=QIIQII")  # fh flags cmd arg in_size out_size; the data follow
 LSEEK_IN = Struct("=QQII")  # fh offset whence padding
 INTERRUPT_IN = Struct("=Q")  # unique
 

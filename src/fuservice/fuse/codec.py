@@ -294,6 +294,13 @@ def xattr_names(names: Iterable[bytes]) -> bytes:
     return bytes(joined)
 
 
+def ioctl_bytes(value: object, room: int) -> bytes:
+    """Return the answer to IOCTL: success, and what is copied to the caller, at most *room* bytes."""
+    if not isinstance(value, bytes) or len(value) > room:
+        raise BadAnswerError(f"ioctl gave {shown(value)} where there is room for {room} bytes")
+    return abi.IOCTL_OUT.pack(0, 0, 0, 0) + value
+
+
 def lseek_bytes(found: int, offset: int) -> bytes:
     """Return the answer to LSEEK: data and holes are found forwards."""
     return abi.LSEEK_OUT.pack(_within("offset", found, offset, S64))

@@ -174,5 +174,12 @@ class Filesystem:
         """SEEK_DATA and SEEK_HOLE only (the kernel does the others); ENXIO beyond the end."""
         raise unsupported()
 
+    def control(self, node: int, handle: int, command: int, data: bytes, room: int) -> bytes:
+        """Return what ioctl(2) with *command* gives for *data*, at most *room* bytes; ENOTTY where it is none of this filesystem's.
+
+        lsattr(1) and statx(2)'s kin ask so, of files and directories, whether or not they are open.
+        """
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+
     def destroy(self) -> None:
         """The mount is gone; no request follows. Close what is open."""

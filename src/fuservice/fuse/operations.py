@@ -96,7 +96,7 @@ class Operations:
             Op.READDIRPLUS: (self._readdirplus, abi.READ_IN.size), Op.RELEASEDIR: (self._releasedir, abi.RELEASE_IN.size),
             Op.STATFS: (self._statfs, 0), Op.GETXATTR: (self._getxattr, abi.GETXATTR_IN.size + 2),
             Op.LISTXATTR: (self._listxattr, abi.GETXATTR_IN.size), Op.ACCESS: (self._access, abi.ACCESS_IN.size),
-            Op.LSEEK: (self._lseek, abi.LSEEK_IN.size),
+            Op.LSEEK: (self._lseek, abi.LSEEK_IN.size), Op.IOCTL: (self._ioctl, abi.IOCTL_IN.size),
             # One thread answers each request before it reads the next: an INTERRUPT is always too late, and the kernel
             # has let go of what it names. Nothing is answered to it (Documentation/filesystems/fuse/fuse.rst).
             Op.INTERRUPT: (_silence, 0), Op.NOTIFY_REPLY: (_silence, 0),
@@ -207,6 +207,14 @@ class Operations:
         if offset > codec.S64 or whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise OSError(errno.EINVAL, "no such whence")
         return codec.lseek_bytes(self._fs.lseek(node, handle, offset, whence), offset)
+
+    def _ioctl(self, node: int, size: int) -> Body:
+        """Only what the kernel calls restricted: its number tells how many bytes go in and out (and it allows no other)."""
+        handle, _flags, command, _arg, given, room = abi.IOCTL_IN.unpack_from(self._request, BODY)
+        start = BODY + abi.IOCTL_IN.size
+        if given != size - start:
+            raise codec.MalformedRequestError(f"ioctl with {size - start} bytes, says {given}")
+        return codec.ioctl_bytes(self._fs.control(node, handle, command, bytes(self._request[start:size]), room), room)
 
     def _flush(self, node: int, _size: int) -> Body:
         self._fs.flush(node, abi.FLUSH_IN.unpack_from(self._request, BODY)[0])
