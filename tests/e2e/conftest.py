@@ -14,6 +14,7 @@ from tests.support.capabilities import PROGRAMS
 from tests.support.mounts import detach_all, mounted
 from tests.support.processes import Program, servers
 from tests.support.waiting import wait_until
+from tests.support.words import plain
 from tests.systemd.conftest import servers as running
 from tests.systemd.conftest import shared_machine  # noqa: F401  # a fixture
 
@@ -120,7 +121,7 @@ def fuservicemount() -> Mount:
     def run(*words: str | Path | bytes, timeout: float = 30) -> Ended:
         command = [os.fspath(PROGRAMS / "fuservicemount"), *words]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False)
-        return Ended(done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))
+        return Ended(done.returncode, os.fsdecode(done.stdout), plain(os.fsdecode(done.stderr)))
 
     return run
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.capabilities import PROGRAMS
 from tests.support.mounts import detach_all, mounted
 from tests.support.waiting import wait_until
 
@@ -253,3 +254,12 @@ def test_a_corrupt_file_in_a_good_image(
         assert (top / "good").read_bytes() == b"content" * 10_000
     assert sorted(os.listdir(top)) == ["bad", "good", "lost+found", "worse"]
     assert "Traceback" not in listener.said()
+
+
+@pytest.mark.parametrize("activated_by", ["listen"], indirect=True)  # of units: tests/systemd/test_helper_words.py
+def test_the_helper_says_where_to_read_on(listener: Listener, image: Path, mount_point: Path) -> None:
+    os.truncate(image, 4096)
+    words: list[str | Path] = [PROGRAMS / "fuservicemount", image, mount_point, "-t", "ext4"]
+    done = subprocess.run([*words, f"--socket-dir={listener.sockets}"], capture_output=True, text=True, check=False)
+    see = f"see the log of `fuservice listen' (process {listener.program.pid})"
+    assert done.stderr.endswith(f"fuservicemount: {GENERAL.rstrip('.')}, {see}\n")

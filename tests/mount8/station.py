@@ -19,6 +19,7 @@ from tests.support.capabilities import PROGRAMS
 from tests.support.mounts import Mount, detach_all, mounts_at_or_below
 from tests.support.processes import Program
 from tests.support.waiting import wait_until
+from tests.support.words import plain
 
 PLACE = Path("/run/mount8")  # not below pytest's directories: ordinary users cannot enter those
 HELPER = "/sbin/mount.fuservice"
@@ -43,7 +44,7 @@ class Station:
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C"}, cwd=PLACE,
         )  # fmt: skip
-        return Ended(done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))
+        return Ended(done.returncode, os.fsdecode(done.stdout), plain(os.fsdecode(done.stderr)))
 
     def mount(self, *words: str | Path, uid: int = 0) -> Ended:
         """Run mount(8)."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.prove.takenover import NAME, PROGRAM
+from tests.support.capabilities import REPOSITORY
 from tests.systemd.machine import Machine
+
+UNITS = "/etc/systemd/system"
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +47,44 @@ def mount(machine: Machine) -> Callable[..., str]:
         return point
 
     return make
+
+
+@pytest.fixture(scope="module")
+def taken_over(shared_machine: Machine) -> Iterator[Machine]:
+    """Give the machine with our units for a driver that does what its image says."""
+    program = shlex.join([*PROGRAM, "unit", NAME]).replace("%", "%%")
+    paths = f"BindReadOnlyPaths={REPOSITORY}\nExecPaths={REPOSITORY}\n"
+    names = [f"fuservice-{NAME}.socket", f"fuservice-{NAME}@.service"]
+    for name in names:
+        text = shared_machine.run("cat", f"{UNITS}/{name.replace(NAME, 'ext4')}").stdout.replace("ext4", NAME)
+        before, _, after = text.partition("\nExecStart=")
+        if after:
+            text = f"{before}\nExecStart={program} %i\n{paths}{after.partition(chr(10))[2]}"
+        shared_machine.run("tee", f"{UNITS}/{name}", text=text)
+    shared_machine.run("systemctl", "daemon-reload")
+    shared_machine.run("systemctl", "start", names[0])
+    yield shared_machine
+    shared_machine.run("systemctl", "stop", names[0])
+    for name in names:
+        shared_machine.run("rm", f"{UNITS}/{name}")
+    shared_machine.run("systemctl", "daemon-reload")
+
+
+@contextlib.contextmanager
+def dropped_in(
+    machine: Machine, directives: str, *, unit: str = "fuservice-ext4@.service", section: str = "Service"
+) -> Iterator[None]:
+    """Have *unit* say *directives* besides."""
+    directory = f"{UNITS}/{unit}.d"
+    machine.run("mkdir", "-p", directory, "/mnt/a")
+    machine.run("tee", f"{directory}/more.conf", text=f"[{section}]\n{directives}\n")
+    machine.run("systemctl", "daemon-reload")
+    try:
+        yield
+    finally:
+        machine.run("rm", f"{directory}/more.conf")
+        machine.run("rmdir", directory)
+        machine.run("systemctl", "daemon-reload")
 
 
 def mounts(machine: Machine) -> list[str]:

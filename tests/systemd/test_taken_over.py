@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.prove.takenover import AT_READ, NAME, PROGRAM
+from tests.prove.takenover import AT_READ, NAME
 from tests.prove.test_taken_over import STUBBORN
-from tests.support.capabilities import REPOSITORY
 from tests.systemd.conftest import server_pid, servers
 
 if TYPE_CHECKING:
     from tests.systemd.machine import Machine
 
 pytestmark = pytest.mark.needs("systemd", "fuse", "e2fsprogs", "installed", "nobody-python")
-
-UNITS = "/etc/systemd/system"
-
-
-@pytest.fixture(scope="module")
-def taken_over(shared_machine: Machine) -> Iterator[Machine]:
-    """Give the machine with our units for a driver that does what its image says."""
-    program = shlex.join([*PROGRAM, "unit", NAME]).replace("%", "%%")
-    paths = f"BindReadOnlyPaths={REPOSITORY}\nExecPaths={REPOSITORY}\n"
-    names = [f"fuservice-{NAME}.socket", f"fuservice-{NAME}@.service"]
-    for name in names:
-        text = shared_machine.run("cat", f"{UNITS}/{name.replace(NAME, 'ext4')}").stdout.replace("ext4", NAME)
-        before, _, after = text.partition("\nExecStart=")
-        if after:
-            text = f"{before}\nExecStart={program} %i\n{paths}{after.partition(chr(10))[2]}"
-        shared_machine.run("tee", f"{UNITS}/{name}", text=text)
-    shared_machine.run("systemctl", "daemon-reload")
-    shared_machine.run("systemctl", "start", names[0])
-    yield shared_machine
-    shared_machine.run("systemctl", "stop", names[0])
-    for name in names:
-        shared_machine.run("rm", f"{UNITS}/{name}")
-    shared_machine.run("systemctl", "daemon-reload")
 
 
 def mount(machine: Machine, code: str, *, before: tuple[str, ...] = ()) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fuservice.units import inside
+from tests.systemd.conftest import dropped_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.systemd.machine import Machine
 
@@ -23,25 +23,10 @@ WITHOUT = {
     "net": "PrivateNetwork=no",
     "root": "RootDirectory=",
 }
-DROP_IN = "/etc/systemd/system/fuservice-ext4@.service.d"
 
 
 def test_each_wall_that_is_looked_for_is_tried() -> None:
     assert set(WITHOUT) | {"privileges"} == {one.wall for one in inside.FOUND}
-
-
-@contextlib.contextmanager
-def dropped_in(machine: Machine, directives: str) -> Iterator[None]:
-    """Have the unit say *directives* besides."""
-    machine.run("mkdir", "-p", DROP_IN, "/mnt/a")
-    machine.run("tee", f"{DROP_IN}/more.conf", text=f"[Service]\n{directives}\n")
-    machine.run("systemctl", "daemon-reload")
-    try:
-        yield
-    finally:
-        machine.run("rm", f"{DROP_IN}/more.conf")
-        machine.run("rmdir", DROP_IN)
-        machine.run("systemctl", "daemon-reload")
 
 
 @pytest.mark.parametrize("wall", WITHOUT)

@@ -11,7 +11,7 @@ import sys
 
 from fuservice.cli import commandline
 from fuservice.cli.commandline import CommandLine, CommandLineError, TypeNameError
-from fuservice.errors import EXIT_FAILURE, EXIT_OK, LONGEST_SENTENCE, FuserviceError, printable
+from fuservice.errors import EXIT_FAILURE, EXIT_OK, LONGEST_SENTENCE, FuserviceError, RemoteProtocolError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,14 @@ def _run(argv: Sequence[str], say: Callable[[str], None]) -> int:
                 from fuservice.cli.transient import mount_transiently as mount
             else:
                 from fuservice.helper.mount import mount  # here, since --check needs none of it
-            mount(request, say)
+            try:
+                mount(request, say)
+            except RemoteProtocolError as error:
+                if request.direct or request.transient:  # what there is to say of that server was said
+                    raise
+                from fuservice.cli.postmortem import explain
+
+                raise explain(error, request.socket_path) from None
             return EXIT_OK
 
 

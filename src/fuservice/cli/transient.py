@@ -15,7 +15,7 @@ from fuservice.cli.contained import A_JOURNAL
 from fuservice.cli.ownserver import own_server
 from fuservice.cli.unit import profile
 from fuservice.drivers import catalog
-from fuservice.errors import NoHelloError, PolicyError, SystemCallError
+from fuservice.errors import NoHelloError, PolicyError, RemoteProtocolError, SystemCallError
 from fuservice.helper.mount import mount
 from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.units.places import ROOT
@@ -43,9 +43,13 @@ def mount_transiently(request: Request, say: Callable[[str], None]) -> None:
 
     try:
         mount(request, say, connect)
-    except NoHelloError:
-        raise SystemCallError(
-            f"systemd has started no server of {name}: see `journalctl -t fuservice-{name}'"
+    except RemoteProtocolError as error:
+        from fuservice.cli.postmortem import explain_unit
+
+        none = RemoteProtocolError(f"systemd has started no server of {name}")
+        unit = next(word.removeprefix("--unit=") for word in words if word.startswith("--unit="))
+        raise explain_unit(
+            none if isinstance(error, NoHelloError) else error, unit, of_user=os.geteuid() != 0
         ) from None
     finally:
         for service in services:
