@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,13 +72,14 @@ class Driven(NamedTuple):
     error: str | None
 
 
-Drive = Callable[..., Driven]
+def in_checkout(*words: str | Path) -> list[str | Path]:
+    """Return the words that run Python with *words* where it finds the tests."""
+    return ["env", "-C", REPOSITORY, PROGRAMS / "python", *words]
 
 
 def drive(user: User, via: str, *words: str | Path) -> Driven:
     """Mount as *user* by the back end *via* ("": the first that can be used)."""
-    environment = ["env", "-C", os.fspath(REPOSITORY)]
-    ended = user.run(*environment, PROGRAMS / "python", "-m", "tests.backends.drive", via, *words)
+    ended = user.run(*in_checkout("-m", "tests.backends.drive", via), *words)
     assert ended.code == 0, ended
     told = json.loads(ended.stdout)
     return Driven(told.get("via"), told.get("lost", []), told["said"], told.get("error"))

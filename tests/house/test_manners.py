@@ -17,6 +17,8 @@ SOURCES = modules("src")
 MAY_PRINT: dict[str, str] = {}
 MAY_EXIT: dict[str, str] = {
     "fuservice.backends.program": "a forked child may not run what its parent has left to run: it ends by _exit or exec",
+    "fuservice.backends.holder": "the same",
+    "fuservice.backends.namespace": "the same",
     "fuservice.launch.child": "the same",
     "fuservice.launch.direct": "the same",
     "fuservice.prove.supervised": "the same",

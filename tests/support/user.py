@@ -21,7 +21,7 @@ from tests.support.mounts import Mount, detach_all, mounts
 if TYPE_CHECKING:
     from tests.support.compare import Facts
 
-UID = 54_321
+UID = 1_000_000 + os.getpid()  # no other run of the tests, on a machine that they share, has this user
 NAME = "fresh"
 PATIENCE = 40.0
 STANDING = {"fuservice", "fuservice-servers"}  # directories that are made once

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fuservice.backends.backend import NAMES, Backend
 from fuservice.backends.fusermount import Fusermount
+from fuservice.backends.namespace import Namespace
 from fuservice.backends.root import Root
 from fuservice.errors import PolicyError, UsageError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 #: In the order of preference: whoever may mount asks nobody else. ``namespace`` is never chosen, since nobody but those who
 #: are in the namespace would see the mount.
 BY_ITSELF: Final[Sequence[type[Backend]]] = (Root, Fusermount)
-ALL: Final[Sequence[type[Backend]]] = (*BY_ITSELF,)
+ALL: Final[Sequence[type[Backend]]] = (*BY_ITSELF, Namespace)
 
 
 def choose(via: str | None = None) -> Backend:

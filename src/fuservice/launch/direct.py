@@ -44,7 +44,9 @@ class Direct:
                 _supervise(name, theirs.fileno(), writing.fileno(), load, states)
 
     def leave(self) -> list[str]:
-        """Let them live without us; return the lines that were logged by now. Does not block."""
+        """Let them live without us; return the lines that were logged by now, none the second time. Does not block."""
+        if self.log.closed:
+            return []
         os.set_blocking(self.log.fileno(), False)
         with self.log:
             try:

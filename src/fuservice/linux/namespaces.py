@@ -1,4 +1,4 @@
-"""Namespaces (namespaces(7)): leaving the starter's by unshare(2), and what a new one needs before it is of use."""
+"""Namespaces (namespaces(7)): new ones by unshare(2), and what they need to be of use; another process's by setns(2)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,22 @@ CLONE_NEWPID: Final = 0x2000_0000
 CLONE_NEWNET: Final = 0x4000_0000
 
 _unshare = libc.declare("unshare", c_int)
+_setns = libc.declare("setns", c_int, c_int)
 
 
 def unshare(flags: int) -> None:
     """Move the calling process, which has one thread, into new namespaces. CLONE_NEWPID moves only its next child."""
     if _unshare(flags) < 0:
         libc.fail("unshare")
+
+
+def setns(pidfd: int, flags: int) -> None:
+    """Move the calling process, which has one thread, into the namespaces *flags* of the process *pidfd*, all or none (Linux 5.8).
+
+    Into a user namespace that this user has made it goes with all capabilities, but only in there. EINVAL for the own one.
+    """
+    if _setns(pidfd, flags) < 0:
+        libc.fail("setns")
 
 
 def map_own_ids(uid: int, gid: int) -> None:

@@ -15,12 +15,21 @@ if TYPE_CHECKING:
 
 AT_RECURSIVE: Final = 0x8000  # linux/fcntl.h
 MS_PRIVATE: Final = 1 << 18  # linux/mount.h
+MS_SLAVE: Final = 1 << 19
 MOUNT_ATTR: Final = struct.Struct("QQQQ")  # struct mount_attr: attr_set, attr_clr, propagation, userns_fd
 
 
 def make_all_private() -> None:
     """No mount or unmount in our namespace reaches another's from now on. One call for the whole tree (Linux 5.12)."""
     _mount_setattr(opentree.AT_FDCWD, "/", AT_RECURSIVE, MOUNT_ATTR.pack(0, 0, MS_PRIVATE, 0))
+
+
+def make_all_slaves() -> None:
+    """No mount or unmount in our namespace reaches another's from now on, but those of others still reach ours.
+
+    So what they unmount is not kept busy by us (mount_namespaces(7)).
+    """
+    _mount_setattr(opentree.AT_FDCWD, "/", AT_RECURSIVE, MOUNT_ATTR.pack(0, 0, MS_SLAVE, 0))
 
 
 def make_read_only(mount: int) -> None:
