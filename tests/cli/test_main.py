@@ -8,10 +8,10 @@ import pytest
 
 from fuservice import __version__, errors
 from fuservice.cli import listen
-from fuservice.cli.main import main, parser
+from fuservice.cli.main import ADMINISTRATION, COMMANDS, EVERYDAY, main, parser
 
 
-@pytest.mark.parametrize("words", [[], ["nosuch"], ["--nosuch"], ["serve"], ["umount"]])
+@pytest.mark.parametrize("words", [[], ["nosuch"], ["--nosuch"], ["serve"], ["mount"]])
 def test_a_wrong_command_line_is_64_and_shows_the_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         main(words)
@@ -29,8 +29,19 @@ def test_help_and_version_are_no_failure(capsys: pytest.CaptureFixture[str]) -> 
         assert capsys.readouterr().out.startswith(expected)
 
 
+def test_every_help_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    """24 lines of 80 characters, with a line for the prompt that follows."""
+    for words in ([], *([name] for name in COMMANDS)):
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) <= (23 if words in ([], *([name] for name in EVERYDAY)) else 40), words
+        assert max(map(len, lines)) < 80, words
+
+
 def test_every_command_explains_itself() -> None:
-    assert "To mount: fuservicemount(8)." in parser().format_help()
+    told = parser().format_help()
+    assert all(f"\n  {name} " in told for name in EVERYDAY) and all(name in told for name in ADMINISTRATION)
 
 
 def raising(error: BaseException) -> Callable[[object], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -56,16 +57,24 @@ def test_a_mount_is_a_row(yard: Yard) -> None:
     assert row == {
         "mount point": str(point), "source": str(yard.image), "type": "ext4", "driver": "ext4", "uid": FIRST_UID + yard.server_of(point),
         "pid": yard.server_of(point), "cage": "whole", "unit": None,
-        "socket": "/run/filesystems/ext4",
+        "socket": "/run/filesystems/ext4", "id": None, "back end": None, "private": False,
     }  # fmt: skip
 
 
-def test_the_table_has_a_line_for_each_with_columns(yard: Yard) -> None:
+def test_there_is_a_line_for_each_with_fields_between_tabs(yard: Yard) -> None:
     first, second = yard.mounted("one"), yard.mounted("the second", fstype="ext4")
-    head, *lines = yard.cli("list").stdout.splitlines()
-    assert head.split("  ")[0] == "mount point" and head.endswith("read")
-    assert [line[: head.index("source")].rstrip() for line in lines] == [str(first), str(second)]
-    assert [line[head.index("pid") :].split()[0] for line in lines] == [str(yard.server_of(p)) for p in (first, second)]
+    head, *lines = (line.split("\t") for line in yard.cli("list").stdout.splitlines())
+    assert (head[1], head[-1]) == ("mount point", "read")
+    assert [line[1] for line in lines] == [str(first), str(second)]
+    assert [line[head.index("pid")] for line in lines] == [str(yard.server_of(p)) for p in (first, second)]
+
+
+def test_who_has_it_read_to_him_gets_sentences(yard: Yard) -> None:
+    point = yard.mounted("one", fstype="ext4")
+    told = yard.cli("list", "--plain").stdout
+    assert re.fullmatch(
+        rf"{yard.image} is mounted on {point}, of type ext4, since [-0-9 :]+, served by process \d+\.\n", told
+    )
 
 
 @pytest.mark.parametrize("name", ODD, ids=repr)
@@ -74,7 +83,7 @@ def test_odd_names_are_exact_in_json_and_harmless_in_the_table(yard: Yard, name:
     (row,) = yard.rows()
     assert row["mount point"] == os.fspath(point)
     _, line = yard.cli("list").stdout.splitlines()
-    assert line.isprintable()
+    assert line.replace("\t", "").isprintable()
 
 
 def test_mounts_on_each_other_are_told_apart(yard: Yard) -> None:
@@ -127,7 +136,7 @@ def test_a_mount_whose_server_was_killed_keeps_its_row(yard: Yard) -> None:
     wait_until(lambda: pid not in yard.servers(), "the end of the server")
     (row,) = yard.rows()
     assert row == {**before, "driver": None, "uid": None, "pid": None, "read": None, "cage": None, "budgets": None}
-    assert yard.cli("list").stdout.splitlines()[1].split()[3:6] == ["-", "-", "-"]
+    assert yard.cli("list").stdout.splitlines()[1].split("\t")[4:7] == ["-", "-", "-"]
     assert yard.cli("umount", point) == (0, "", "")
     assert yard.rows() == []
 
@@ -147,7 +156,7 @@ def test_mounts_of_others_are_shown_if_asked_for(yard: Yard) -> None:
         assert [row["mount point"] for row in yard.rows()] == [str(ours)]
         row = next(row for row in yard.rows("--all") if row["mount point"] == str(theirs))
         assert (row["type"], row["pid"], row["since"], row["socket"]) == (None, server.pid, None, None)
-        assert "  -  " in yard.cli("list", "--all").stdout
+        assert "\t-\t" in yard.cli("list", "--all").stdout
 
 
 def test_it_counts_what_the_server_read(yard: Yard) -> None:

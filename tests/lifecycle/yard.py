@@ -138,6 +138,7 @@ def yard(log: Path) -> Iterator[Yard]:
 
         cover("tmpfs", "/run", "tmpfs", 0, "mode=755")
         image = _fill(PLACE)
+        cover("tmpfs", "/var/lib", "tmpfs", 0, "mode=755")  # for receipts
         cover("overlay", "/etc", "overlay", 0, f"lowerdir={ETC}:/etc")
         cover(str(PLACE / "fuse"), "/dev/fuse", None, MS_BIND)
         types = ("memtree", "ext4")

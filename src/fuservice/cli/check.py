@@ -1,6 +1,6 @@
-"""``fuservice check IMAGE``: read all metadata of an ext2, ext3 or ext4 image in the cage, tell what is unsound, mount nothing.
+"""``fuservice check SOURCE``: say what it is and who serves it; read all metadata of an ext filesystem in the cage, tell what is unsound.
 
-The image's reader is contained as a server is. What it sends is judged here as what a stranger sends.
+Nothing is mounted. The image's reader is contained as a server is. What it sends is judged here as what a stranger sends.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ import json
 import os
 import time
 
+from fuservice.cli import recognize
+from fuservice.drivers import kinds
 from fuservice.errors import (
     EXIT_OK,
     LONGEST_SENTENCE,
     FuserviceError,
     ImageError,
+    NoServiceError,
     SystemCallError,
     UsageError,
     printable,
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+EXT: Final = ("ext2", "ext3", "ext4")
+DRIVER: Final = "ext4"
 _SOCKET: Final = 3
 _ROOM: Final = 16_384  # bytes of a packet
 _MOST_PACKETS: Final = 1_000_000
@@ -44,8 +49,10 @@ _WHOLE: Final = "whole"
 
 def add_command(commands: Commands) -> None:
     """Add the command to the command line."""
-    command = commands.add_parser("check", help="tell what is unsound in an ext4 image", description=__doc__)
-    command.add_argument("image", metavar="IMAGE", help="a file or block device with ext2, ext3 or ext4")
+    command = commands.add_parser("check", help="say what an image is, and whether it is whole", description=__doc__,
+                                  usage="fuservice check [OPTIONS] SOURCE")  # fmt: skip
+    command.add_argument("image", metavar="SOURCE", help="a file or block device")
+    command.add_argument("-t", dest="type", metavar="TYPE", help="its type (default: found out, in the cage)")
     command.add_argument("--seconds", type=int, default=600, metavar="N", help="look no longer than that (600)")
     command.add_argument("--json", action="store_true", help="print for programs")
     command.set_defaults(run=run)
@@ -55,6 +62,9 @@ def run(options: argparse.Namespace) -> None:
     """Check, and print. FuserviceError where something is unsound, or not all of it was looked at."""
     if not 0 < options.seconds < 1 << 31:
         raise UsageError(f"check: --seconds={options.seconds}: expected a number of seconds from 1 on")
+    fstype = options.type or _recognize(options.image)
+    if fstype not in EXT:
+        raise _no_reader(fstype, options.image)
     findings: list[dict[str, str | int]] = []
     notes, objects, end = list[str](), 0, (b"", "")
     for kind, number, path, what in _packets(options.image, options.seconds):
@@ -69,14 +79,26 @@ def run(options: argparse.Namespace) -> None:
     if end[0] == _REFUSED:
         raise ImageError(f"check: {options.image}: {end[1]}")
     if options.json:
-        print(json.dumps({"image": options.image, "objects": objects, "whole": end[1] == _WHOLE,
+        print(json.dumps({"image": options.image, "type": fstype, "driver": DRIVER, "objects": objects, "whole": end[1] == _WHOLE,
                           "notes": notes, "findings": findings}))  # fmt: skip
     if findings:
         raise FuserviceError(f"check: {options.image}: {objects} objects, {len(findings)} findings")
     if end[1] != _WHOLE:
         raise FuserviceError(f"check: {options.image}: {objects} objects, sound, but they are not all: see --seconds")
     if not options.json:
-        print(f"{options.image}: {objects} objects, sound")
+        print(f"{options.image}: {fstype}, served by our driver {DRIVER}: {objects} objects, sound")
+
+
+def _no_reader(kind: str, image: str) -> FuserviceError:
+    if kind not in kinds.KINDS:
+        return FuserviceError(f"check: no reader for type {kind}: there are {', '.join(EXT)}")
+    return (NoServiceError if kind in kinds.FILESYSTEMS else ImageError)(kinds.sentence(kind, image))
+
+
+def _recognize(image: str) -> str:
+    """Return what the image is, as a process in a cage sees it."""
+    with recognize.open_source(image) as source:
+        return recognize.recognize(source, image)
 
 
 def _packets(image: str, seconds: int) -> Iterator[tuple[bytes, int, str, str]]:

@@ -70,7 +70,7 @@ class CommandLine(Request):
             if name == "--socket-dir" and equals:
                 self.socket_directory = value
             elif name == "--timeout" and equals:
-                self.step_timeout = _seconds(value)
+                self.step_timeout = seconds(value)
             elif word in ("--direct", "--transient"):
                 self.direct, self.transient = word == "--direct", word == "--transient"
             elif name == "--dialect" and equals:
@@ -149,14 +149,15 @@ def _positional_and_options(words: Sequence[str]) -> tuple[list[str], Options]:
     return positional, options
 
 
-def _seconds(value: str) -> float:
+def seconds(value: str) -> float:
+    """Return *value*, a time limit, as a number; CommandLineError where it is none."""
     try:
-        seconds = float(value)
+        number = float(value)
     except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 86_400:
+        number = 0.0
+    if not 0 < number <= 86_400:
         raise CommandLineError(f"--timeout={value}: expected seconds, more than 0 and at most 86400")
-    return seconds
+    return number
 
 
 def _dialect(value: str) -> Dialect:

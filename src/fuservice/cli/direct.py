@@ -7,6 +7,7 @@ from functools import partial
 from fuservice.cli import warm
 from fuservice.cli.ownserver import own_server
 from fuservice.errors import SystemCallError
+from fuservice.helper.attach import attach
 from fuservice.helper.mount import mount
 from fuservice.launch.direct import Direct
 from fuservice.launch.state import States, directory
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fuservice.helper.request import Request
+    from fuservice.helper.session import Attach
     from fuservice.linux.sockets import SeqPacket
 
 
-def mount_directly(request: Request, say: Callable[[str], None]) -> None:
+def mount_directly(request: Request, say: Callable[[str], None], attach: Attach = attach) -> None:
     """Mount as *request* asks, with a caged server of our own; FuserviceError, and nothing left, where that fails.
 
-    *say* takes complaints on the way, and what the server logs until the mount is there.
+    *say* takes complaints on the way, and what the server logs until the mount is there. *attach* is the back end.
     """
     name = own_server(request, "direct")
     servers: list[Direct] = []
@@ -36,7 +38,7 @@ def mount_directly(request: Request, say: Callable[[str], None]) -> None:
 
     lines: list[str] = []
     try:
-        mount(request, say, connect)
+        mount(request, say, connect, attach)
         lines = [line for server in servers for line in server.leave()]
     except BaseException:
         lines = [line for server in servers for line in server.end()]

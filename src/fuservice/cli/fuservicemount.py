@@ -60,19 +60,22 @@ def _run(argv: Sequence[str], say: Callable[[str], None]) -> int:
         case _:
             request = CommandLine(argv)
             if request.direct:
-                from fuservice.cli.direct import mount_directly as mount
+                from fuservice.cli.direct import mount_directly
+
+                mount_directly(request, say)
             elif request.transient:
-                from fuservice.cli.transient import mount_transiently as mount
+                from fuservice.cli.transient import mount_transiently
+
+                mount_transiently(request, say)
             else:
                 from fuservice.helper.mount import mount  # here, since --check needs none of it
-            try:
-                mount(request, say)
-            except RemoteProtocolError as error:
-                if request.direct or request.transient:  # what there is to say of that server was said
-                    raise
-                from fuservice.cli.postmortem import explain
 
-                raise explain(error, request.socket_path) from None
+                try:
+                    mount(request, say)
+                except RemoteProtocolError as error:  # what there is to say of a server of our own was said
+                    from fuservice.cli.postmortem import explain
+
+                    raise explain(error, request.socket_path) from None
             return EXIT_OK
 
 

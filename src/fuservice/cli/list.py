@@ -10,51 +10,62 @@ import json
 import re
 import time
 
-from fuservice.cli import records
+from fuservice.cli import mine, records, show
 from fuservice.helper.record import namespace
 from fuservice.launch import state
+from fuservice.launch.direct import NAME
 from fuservice.linux import mountinfo
 from fuservice.linux.cgroup import unit
-from fuservice.linux.servers import connection_number, servers
+from fuservice.linux.servers import Server, connection_number, servers
 from fuservice.linux.statmount import mount_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from typing import TypeAlias
 
-    from fuservice.linux.servers import Server
+    from fuservice.launch.receipts import Facts
 
     Cell: TypeAlias = str | int | dict[str, dict[str, int]] | None
 
     # Only a type to the type checker: argparse has no public name for it.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-COLUMNS = ("mount point", "source", "type", "driver", "uid", "pid", "cage", "since", "read")
+COLUMNS = ("id", "mount point", "source", "type", "driver", "uid", "pid", "cage", "since", "read")
 _BUDGET = "status.budget_"  # how the listener's records call what service/main.py tells
+_SUPERVISOR = NAME[:15]  # of a direct start, as the kernel cuts its name (proc_pid_comm(5))
 
 
 class Row:
     """One mount."""
 
     def __init__(
-        self, mount: mountinfo.Mount, facts: dict[str, str] | None, server: Server | None, told: Mapping[str, str]
-    ) -> None:
-        """*facts* are what our record of the mount says, *told* what the listener's of the server does."""
+        self, mount: mountinfo.Mount, facts: dict[str, str] | None, server: Server | None, told: Mapping[str, str],
+        receipt: Facts | None = None,
+    ) -> None:  # fmt: skip
+        """*facts* are what our record of the mount says, *told* what the listener's of the server does; *receipt* is the caller's."""
         self.mount, self.facts, self.server, self.told = mount, facts or {}, server, told
+        self.receipt = receipt or {}
 
     def as_json(self) -> dict[str, Cell]:
         """Return the row with full precision: "since" in seconds since 1970, "read" in bytes; null where it is not known."""
-        since, server = self.facts.get("since", ""), self.server
+        server, number, backend = self.server, self.receipt.get("id"), self.receipt.get("back end")
         return {
+            "id": number if isinstance(number, int) else None,
             "mount point": self.mount.mount_point, "source": self.mount.source, "type": self.mount.fstype.partition(".")[2] or None,
             "driver": server.name if server else None, "uid": server.uid if server else None, "pid": server.pid if server else None,
-            "cage": self._cage(),
-            "since": int(since) if since.isdigit() else None, "read": server.read_bytes if server else None,
+            "cage": self._cage(), "since": self._since(), "read": server.read_bytes if server else None,
             "options": f"{self.mount.mount_options},{self.mount.super_options}", "socket": self.facts.get("socket"),
             "unit": unit(server.pid) if server else None, "budgets": budgets(self.told),
+            "back end": backend if isinstance(backend, str) else None, "private": mine.is_private(self.receipt),
         }  # fmt: skip
+
+    def _since(self) -> int | None:
+        since, mounted = self.facts.get("since", ""), self.receipt.get("mounted")
+        if since.isdigit():
+            return int(since)
+        return int(mounted) if isinstance(mounted, int | float) else None
 
     def _cage(self) -> str | None:
         """Return what its starter has recorded of its cage, or who has built it."""
@@ -63,15 +74,25 @@ class Row:
         in_unit = name and re.fullmatch(rf"fuservice-{re.escape(kind)}(@.*|-[0-9a-f]{{16}})\.service", name)
         return self.told.get("cage") or ("systemd" if in_unit else None)
 
-    def as_words(self) -> list[str]:
+    def as_words(self) -> list[Cell]:
         """Return the row for people."""
+        row = self.as_json() | {"since": self._when()}
+        return [row[column] for column in COLUMNS]
+
+    def _when(self) -> str | None:
+        since = self._since()
+        return None if since is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(since))
+
+    def as_sentence(self) -> str:
+        """Return the row for those to whom it is read."""
         row = self.as_json()
-        since = row["since"]
-        words = {
-            **row,
-            "since": time.strftime("%Y-%m-%d %H:%M", time.localtime(since)) if isinstance(since, int) else None,
-        }
-        return [printable(words[column]) for column in COLUMNS]
+        words = [f"{row['source']} is mounted on {row['mount point']}"]
+        words += [f"of type {row['type']}"] if row["type"] else []
+        words += [f"since {self._when()}"] if self._since() is not None else []
+        words += ["in a namespace of its own"] if row["private"] else []
+        words.append(f"served by process {row['pid']}" if row["pid"] else "and who serves it is not seen from here")
+        number = f"Mount {row['id']}: " if row["id"] else ""
+        return show.printable(f"{number}{', '.join(words)}.")
 
 
 def budgets(told: Mapping[str, str]) -> dict[str, dict[str, int]] | None:
@@ -89,12 +110,6 @@ def budgets(told: Mapping[str, str]) -> dict[str, dict[str, int]] | None:
     return found or None
 
 
-def printable(value: Cell) -> str:
-    """Return *value* for a table: "-" where it is not known, and nothing that could move the cursor."""
-    text = "-" if value is None else str(value)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def add_command(commands: Commands) -> None:
     """Add the command to the command line."""
     command = commands.add_parser("list", help="show what is mounted", description=__doc__)
@@ -102,6 +117,7 @@ def add_command(commands: Commands) -> None:
     command.add_argument(
         "--all", action="store_true", help="show all FUSE mounts, not only those that we have a record of"
     )
+    command.add_argument("--plain", action="store_true", help="print sentences: no table")
     command.set_defaults(run=run)
 
 
@@ -110,20 +126,44 @@ def run(options: argparse.Namespace) -> None:
     rows = gather(everything=options.all)
     if options.json:
         print(json.dumps([row.as_json() for row in rows], indent=2))
+    elif not rows:
+        print("nothing is mounted")
+    elif show.wants_sentences(plain=options.plain):
+        print(*(row.as_sentence() for row in rows), sep="\n")
     else:
-        print("\n".join(table([list(COLUMNS), *(row.as_words() for row in rows)])) if rows else "nothing is mounted")
+        print(*show.lines(COLUMNS, (row.as_words() for row in rows)), sep="\n")
 
 
 def gather(*, everything: bool = False) -> list[Row]:
     """Return the FUSE mounts of this mount namespace that we have a record of, or *everything*; forget records of dead ones."""
     known, serving, told = recorded(), servers(), state.read_all(state.directory())
-    rows = []
+    receipts, rows = mine.open_receipts(), []
     for mount in mountinfo.mounts():
-        facts = known.get(mount.mount_id)
-        if mount.fstype.partition(".")[0] in ("fuse", "fuseblk") and (facts is not None or everything):
-            server = serving.get(connection_number(mount.device))
-            rows.append(Row(mount, facts, server, told.get(server.pid, {}) if server else {}))
-    return rows
+        if not mine.is_fuse(mount):
+            continue
+        facts, number = known.get(mount.mount_id), mine.receipt_of(mount, receipts)
+        if facts is not None or number is not None or everything:
+            server = caged(serving.get(connection_number(mount.device)))
+            told_of_it = told.get(server.pid, {}) if server else {}
+            rows.append(Row(mount, facts, server, told_of_it, None if number is None else receipts[number]))
+    return rows + [_private(facts) for facts in receipts.values() if mine.is_private(facts)]
+
+
+def _private(facts: Facts) -> Row:
+    """Return the row of a mount that only its own namespace has: what the receipt says of it."""
+    point, source, kind = (str(facts.get(name) or "-") for name in ("mount point", "source", "type"))
+    return Row(mountinfo.Mount(0, 0, "0:0", "/", point, "", f"fuse.{kind}", source, ""), None, None, {}, facts)
+
+
+def caged(server: Server | None) -> Server | None:
+    """Return the server itself where *server* is who looks after it: a plain user sees no descriptors in the cage."""
+    if server is None or server.name != _SUPERVISOR:
+        return server
+    try:
+        with open(f"/proc/{server.pid}/task/{server.pid}/children", encoding="ascii") as children:  # noqa: PTH123
+            return Server(int(children.read().split()[0]))
+    except (OSError, ValueError, IndexError):
+        return server
 
 
 def recorded() -> dict[int, dict[str, str]]:
@@ -138,9 +178,3 @@ def recorded() -> dict[int, dict[str, str]]:
         except OSError:
             continue
     return known
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return *rows* as lines with aligned columns."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]

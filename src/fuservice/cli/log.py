@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from fuservice.cli import mine
 from fuservice.cli.list import gather
-from fuservice.cli.umount import place
 from fuservice.errors import SystemCallError, UsageError
 from fuservice.linux.cgroup import is_in_user_manager, unit
 
@@ -28,10 +28,10 @@ def add_command(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Become journalctl(1). FuserviceError where nothing of ours is mounted there, or no journal has its server's words."""
-    path = place(options.mount_point)
+    path = mine.find(options.mount_point, mine.open_receipts())
     # Ours are those that a helper has recorded, or whoever looks after the server: a user's helper can write down nothing.
-    mine = (row for row in gather(everything=True) if row.facts or row.told)
-    rows = [row for row in mine if row.mount.mount_point == path]
+    ours = (row for row in gather(everything=True) if row.facts or row.told or row.receipt)
+    rows = [row for row in ours if row.mount.mount_point == path]
     if not rows:
         raise UsageError(
             f"{options.mount_point}: nothing that a service serves is mounted there (see `fuservice list')"

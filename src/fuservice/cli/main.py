@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 
 from fuservice import __version__
-from fuservice.errors import EXIT_OK, EXIT_USAGE, LONGEST_SENTENCE, FuserviceError, printable
+from fuservice.errors import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    LONGEST_SENTENCE,
+    FuserviceError,
+    printable,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Final, NoReturn
 
-#: Each is a module beside this one.
-COMMANDS: Final = ("check", "config", "list", "listen", "log", "prove", "serve", "umount", "units")
+#: Each is a module beside this one. First what everybody needs; what is for administrators has one line in the help.
+EVERYDAY: Final = ("mount", "umount", "list", "why", "log", "check", "drivers")
+ADMINISTRATION: Final = ("listen", "serve", "units", "prove", "config")
+COMMANDS: Final = (*EVERYDAY, *ADMINISTRATION)
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,13 +37,29 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
 
 
+class Top(Parser):
+    """The parser of ``fuservice`` itself, whose help fits a screen."""
+
+    def format_help(self) -> str:
+        """Return the help: a line for each command that everybody needs."""
+        (commands,) = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        helps = {action.dest: action.help for action in commands._choices_actions}
+        lines = [f"  {name:<11}{helps[name]}" for name in EVERYDAY if name in helps]
+        return "\n".join((
+            "usage: fuservice COMMAND [ARGUMENTS]", "", f"{self.description}", "", *lines, "",
+            f"For administrators: {', '.join(ADMINISTRATION)}.", "",
+            "  -h, --help         this; of a command: fuservice COMMAND --help", "  --version          the version", "", f"{self.epilog}", "",
+        ))  # fmt: skip
+
+
 def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     """Return the parser of the command line, as far as it is about the commands *names*."""
-    top: argparse.ArgumentParser = Parser(  # also the class of the commands' parsers
-        prog="fuservice", description="Mount filesystems that you do not trust.", epilog="To mount: fuservicemount(8)."
-    )
+    top = Top(
+        prog="fuservice", description="Mount filesystems that you do not trust.",
+        epilog="To begin with: fuservice mount thing.img. All the rest is in fuservice(1).",
+    )  # fmt: skip
     top.add_argument("--version", action="version", version=f"fuservice {__version__}")
-    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for name in names:
         import_module(f"fuservice.cli.{name}").add_command(commands)
     return top
@@ -45,9 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser(words[:1] if words and words[0] in COMMANDS else COMMANDS).parse_args(words)
     try:
         options.run(options)
+        sys.stdout.flush()
     except FuserviceError as error:
         print(f"fuservice: {printable(str(error), LONGEST_SENTENCE)}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("fuservice: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read what we print has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain at its end
+        return EXIT_FAILURE
     return EXIT_OK
 
 

@@ -34,3 +34,21 @@ def socket_directory(name: str) -> str:
     """Return where the service for type *name* listens: the caller's own first, if there is one, else the system's."""
     own = f"{runtime_directory()}/{SOCKETS}"
     return own if own != f"/{SOCKETS}" and os.path.lexists(f"{own}/{name}") else SOCKET_DIRECTORY
+
+
+def socket_directories() -> list[str]:
+    """Return where services may listen for the caller: the directory of his own first, if there may be one."""
+    own = runtime_directory()
+    return [*([f"{own}/{SOCKETS}"] if own else []), SOCKET_DIRECTORY]
+
+
+def listening(name: str) -> str | None:
+    """Return the socket at which the caller may ask a service for type *name*; None where there is none. Nobody is asked."""
+    for directory in socket_directories():
+        path = f"{directory}/{name}"
+        try:
+            if stat.S_ISSOCK(os.stat(path).st_mode) and os.access(path, os.W_OK):  # noqa: PTH116
+                return path
+        except OSError:
+            continue
+    return None

@@ -1,4 +1,8 @@
-"""``fuservice umount MOUNTPOINT``: unmount cleanly; if that fails, by force, saying so; lazily only if asked to."""
+"""``fuservice umount``: unmount cleanly; if that fails, by force, saying so; lazily only if asked to.
+
+What is meant may be a mount point, a source, or a number that ``fuservice list`` shows. A directory that was made for the mount
+goes with it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,20 @@ import select
 import sys
 import time
 
-from fuservice.cli import records
-from fuservice.errors import EXIT_OK, SystemCallError
-from fuservice.linux import mountapi, mountinfo, statx
+from fuservice.backends import choose
+from fuservice.cli import made, mine, records
+from fuservice.errors import (
+    EXIT_OK,
+    LONGEST_SENTENCE,
+    FuserviceError,
+    PolicyError,
+    RefusalError,
+    SystemCallError,
+    UsageError,
+    printable,
+)
+from fuservice.launch import receipts
+from fuservice.linux import mountapi, mountinfo
 from fuservice.linux.fds import Fd
 from fuservice.linux.servers import connection_number
 
@@ -19,18 +34,24 @@ if TYPE_CHECKING:
     import argparse
     from typing import Final, NoReturn
 
+    from fuservice.backends.backend import Backend
+
     # Only a type to the type checker: argparse has no public name for it.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 PATIENCE: Final = 1.0  # seconds: for a server to answer, for users of an aborted mount to notice
 CONNECTION: Final = "/sys/fs/fuse/connections/{}/abort"
-MOST_LINKS: Final = 40  # path_resolution(7)
+WAY_OUT: Final = "; somebody has a file or directory of it open (fuser -vm shows whom): end them, or use -l"
+UNMOUNTED: Final = "unmounted by `fuservice umount'"
 
 
 def add_command(commands: Commands) -> None:
     """Add the command to the command line."""
     command = commands.add_parser("umount", help="unmount", description=__doc__)
-    command.add_argument("mount_point", metavar="MOUNTPOINT")
+    command.add_argument(
+        "words", nargs="*", metavar="MOUNTPOINT", help="or its source, or its number; none: the only one that there is"
+    )
+    command.add_argument("-a", "--all", action="store_true", help="all mounts of yours")
     command.add_argument(
         "-l", "--lazy", action="store_true", help="detach now, even if busy: users of it keep it until they end"
     )
@@ -38,44 +59,79 @@ def add_command(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Unmount. FuserviceError where nothing of ours is mounted there, or it cannot be unmounted."""
-    path = place(options.mount_point)
-    mount = _mounted(path)
+    """Unmount. FuserviceError where nothing of ours is mounted there, or it cannot be unmounted; the others are, all the same."""
+    known = mine.open_receipts()
+    failure: FuserviceError | None = None
+    for word in _meant(options, known):
+        if failure is not None:
+            _say(str(failure))
+            failure = None
+        try:
+            _one(word, known, lazy=options.lazy)
+        except FuserviceError as error:
+            failure = error
+    if failure is not None:
+        raise failure
+
+
+def _meant(options: argparse.Namespace, known: dict[int, receipts.Facts]) -> list[str]:
+    """Return the words for what is to be unmounted. UsageError where none was typed, and it is not plain which is meant."""
+    if options.all and options.words:
+        raise UsageError("umount: --all goes without words")
+    if options.words:
+        return list(options.words)
+    there = [number for number in known if mine.is_private(known[number]) or _is_there(known[number])]
+    if options.all:
+        return [str(number) for number in reversed(there)]
+    if len(there) != 1:
+        which = (
+            "; ".join(f"{number} is {known[number].get('mount point')}" for number in there) or "you have mounted none"
+        )
+        raise UsageError(f"umount: which mount? Expected MOUNTPOINT, its source or its number: {which}")
+    _say(f"{known[there[0]].get('mount point')}: the only mount of yours")
+    return [str(there[0])]
+
+
+def _is_there(facts: receipts.Facts) -> bool:
+    return any(mine.is_about(facts, mount) for mount in mountinfo.mounts())
+
+
+def _one(word: str, known: dict[int, receipts.Facts], *, lazy: bool) -> None:
+    """Unmount what *word* means, and forget it."""
+    path = mine.find(word, known)
+    mount = mine.top(path)
     if mount is None:
-        raise SystemCallError(f"{options.mount_point}: nothing is mounted there")
-    if mount.fstype.partition(".")[0] not in ("fuse", "fuseblk"):
-        raise SystemCallError(f"{options.mount_point}: is a mount of {mount.fstype}, not of FUSE: use umount(8)")
-    identity = _identity(path)
-    _unmount(path, mount, lazy=options.lazy)
+        raise SystemCallError(f"{word}: nothing is mounted there")
+    if not mine.is_fuse(mount):
+        raise SystemCallError(f"{word}: is a mount of {mount.fstype}, not of FUSE: use umount(8)")
+    owner = mine.owner(mount)
+    if os.geteuid() not in (0, owner):
+        raise PolicyError(f"{word}: was mounted by uid {owner}: that user and root can unmount it, and nobody else")
+    number, identity = mine.receipt_of(mount, known), mine.identity(path)
+    backend = _backend(known[number] if number is not None else {})
+    if backend is None:
+        _unmount(path, mount, lazy=lazy)
+    else:
+        _ask(backend, path, lazy=lazy)
     if identity is not None:
         records.remove(identity)
+    if number is not None:
+        receipts.ended(number, UNMOUNTED)
+    made.remove(path)
 
 
-def place(typed: str) -> str:
-    """Return *typed* as mountinfo has it. Symbolic links are followed, but no mount is ever asked for its root.
-
-    realpath(3) would ask, and hang where the server does.
-    """
-    path = os.path.abspath(typed)  # noqa: PTH100
-    for _ in range(MOST_LINKS):
-        parent, name = os.path.split(path)
-        path = os.path.join(os.path.realpath(parent), name)  # noqa: PTH118
-        if _mounted(path) is not None or not os.path.islink(path):  # noqa: PTH114
-            break
-        path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))  # noqa: PTH115, PTH118, PTH120
-    return path
+def _backend(facts: receipts.Facts) -> Backend | None:
+    """Return who unmounts for us: who has attached it, if that is known and another than we; None: we, with our own rights."""
+    name = facts.get("back end")
+    backend = choose.choose(name if isinstance(name, str) and name != "root" else None)
+    return None if backend.name == "root" else backend
 
 
-def _mounted(path: str) -> mountinfo.Mount | None:
-    """Return the topmost mount at *path*."""
-    return next((mount for mount in reversed(mountinfo.mounts()) if mount.mount_point == path), None)
-
-
-def _identity(path: str) -> int | None:
+def _ask(backend: Backend, path: str, *, lazy: bool) -> None:
     try:
-        return statx.unique_id(statx.AT_FDCWD, path)
-    except OSError:
-        return None
+        backend.detach(path, lazy=lazy)
+    except RefusalError as refusal:
+        raise SystemCallError(f"{refusal}{WAY_OUT if refusal.errno == errno.EBUSY else ''}") from None
 
 
 def _unmount(path: str, mount: mountinfo.Mount, *, lazy: bool) -> None:
@@ -88,8 +144,7 @@ def _unmount(path: str, mount: mountinfo.Mount, *, lazy: bool) -> None:
         while (error := _umount2(path, flags, mount)) == errno.EBUSY and time.monotonic() < deadline:
             time.sleep(0.02)  # whoever waited in it needs a moment to let go
     if error:
-        way_out = "; somebody has a file or directory of it open (fuser -vm shows whom): end them, or use -l"
-        reason = f"{os.strerror(error)}{way_out if error == errno.EBUSY else ''}"
+        reason = f"{os.strerror(error)}{WAY_OUT if error == errno.EBUSY else ''}"
         raise SystemCallError(f"{path}: cannot be unmounted: {reason}")
 
 
@@ -138,4 +193,4 @@ def _abort(mount: mountinfo.Mount) -> None:
 
 
 def _say(sentence: str) -> None:
-    print(f"fuservice: {sentence}", file=sys.stderr)
+    print(f"fuservice: {printable(sentence, LONGEST_SENTENCE)}", file=sys.stderr)

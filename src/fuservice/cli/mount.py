@@ -1,0 +1,217 @@
+"""``fuservice mount SOURCE``: look what it is, find or start its server, mount it read-only, and print where.
+
+Standard output has the mount points and nothing else, one a line. What goes wrong with one source does not keep the others
+from being mounted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+
+from fuservice.backends import choose
+from fuservice.backends.backend import NAMES
+from fuservice.cli import made, mine, recognize, runtime
+from fuservice.cli.attempt import Attempt
+from fuservice.cli.commandline import STEP_TIMEOUT, CommandLine, CommandLineError, seconds, subtype_of
+from fuservice.cli.direct import mount_directly
+from fuservice.cli.waiting import Waiting
+from fuservice.drivers import catalog, kinds
+from fuservice.errors import (
+    LONGEST_SENTENCE,
+    FuserviceError,
+    ImageError,
+    NoServiceError,
+    PolicyError,
+    SystemCallError,
+    UsageError,
+    printable,
+)
+from fuservice.helper import manifest
+from fuservice.helper.mount import mount
+from fuservice.proto.layouts import SOCKET_DIRECTORY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Final
+
+    from fuservice.backends.backend import Backend
+    from fuservice.linux.fds import Fd
+
+    # Only a type to the type checker: argparse has no public name for it.
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+STANDARD_INPUT: Final = "-"
+
+
+def add_command(commands: Commands) -> None:
+    """Add the command to the command line."""
+    command = commands.add_parser(
+        "mount", help="mount an image, and print where", description="Mount images, each served by a process in a cage, and print where.",
+        usage="fuservice mount [OPTIONS] SOURCE... [MOUNTPOINT]",
+        epilog="The last word is a mount point if it is a directory; without one, a directory is made, and removed on unmount.",
+    )  # fmt: skip
+    command.add_argument("words", nargs="+", metavar="SOURCE", help="an image or a block device")
+    command.add_argument("-t", dest="type", metavar="TYPE", help="its type (default: found out, in the cage)")
+    command.add_argument("-o", dest="options", action="append", default=[], metavar="OPTIONS",
+                         help="mount options, the driver's own too (default: ro,noexec,nosymfollow)")  # fmt: skip
+    command.add_argument("--rw", action="store_true", help="writable, if the driver can")
+    command.add_argument("--name", metavar="NAME", help="call the directory that is made NAME")
+    command.add_argument("--direct", action="store_true", help="start a server even if a service listens")
+    command.add_argument("--via", metavar="HOW", help=f"who attaches it: {', '.join(NAMES)}")
+    command.add_argument("--timeout", metavar="SECONDS", help=f"for each step of the server ({STEP_TIMEOUT:.0f})")
+    command.add_argument("--json", action="store_true", help="print for programs")
+    command.add_argument("-v", "--verbose", action="store_true", help="tell on standard error what is done")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Mount, and print where. FuserviceError of the last source that could not be mounted; others are told on the way."""
+    sources, point = split(options.words)
+    _check(options, sources, point)
+    attempts: list[Attempt] = []
+    failure: FuserviceError | None = None
+    for source in sources:
+        if failure is not None:
+            say(str(failure))
+        attempts.append(attempt := Attempt(source, options))
+        failure = _try(attempt, point)
+        if failure is None and not options.json:
+            print(attempt.mount_point, flush=True)
+    if options.json:
+        import json
+
+        print(json.dumps([attempt.as_json() for attempt in attempts], indent=2))
+    if failure is not None:
+        raise failure
+
+
+def _try(attempt: Attempt, point: str | None) -> FuserviceError | None:
+    """Mount one source, and write the receipt; return what went wrong."""
+    failure: FuserviceError | None = None
+    try:
+        _mount(attempt, point)
+    except CommandLineError as error:  # fuservicemount has another exit code for it
+        failure = UsageError(f"mount: {error}")
+    except FuserviceError as error:
+        failure = attempt.explain(error)
+    for complaint in attempt.complaints():
+        say(complaint)
+    if failure is None:
+        attempt.succeeded()
+    else:
+        attempt.failed(failure)
+    return failure
+
+
+def _check(options: argparse.Namespace, sources: list[str], point: str | None) -> None:
+    try:
+        seconds(options.timeout or "1")
+    except CommandLineError as error:
+        raise UsageError(f"mount: {error}") from None
+    if options.name is not None:
+        made.check_name(options.name)
+        if point is not None or len(sources) > 1:
+            raise UsageError("mount: --name is for one source without a mount point")
+
+
+def say(sentence: str) -> None:
+    """Tell one sentence on standard error."""
+    print(f"fuservice: {printable(sentence, LONGEST_SENTENCE)}", file=sys.stderr, flush=True)
+
+
+def split(words: list[str]) -> tuple[list[str], str | None]:
+    """Return the sources and the mount point (None: one is to be made). UsageError where the words make no sense.
+
+    The last of several words is the mount point if it is a directory now: an image is none.
+    """
+    if STANDARD_INPUT in words:
+        raise UsageError(
+            "mount: -: standard input cannot be mounted, since filesystems are read here and there: save it as a file"
+        )
+    *before, last = words
+    if not before:
+        return words, None
+    try:
+        is_directory = stat.S_ISDIR(os.stat(last).st_mode)  # noqa: PTH116
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            raise SystemCallError(f"{last}: a mount is there whose server has died: fuservice umount {last}") from None
+        is_directory = False
+    if not is_directory:
+        return words, None
+    if len(before) > 1:
+        raise UsageError(f"mount: {last}: is one directory, for {len(before)} sources: mount one after the other, or leave it out")  # fmt: skip
+    return before, last
+
+
+def _mount(attempt: Attempt, point: str | None) -> None:
+    """Mount one source; FuserviceError, and nothing left, where that fails."""
+    typed = attempt.typed
+    if point is None and typed.name is None:
+        _check_not_mounted(attempt.source)
+    with recognize.open_source(attempt.source) as source:
+        attempt.grant(source)
+        backend = choose.choose(typed.via)
+        attempt.take_backend(backend)
+        kind = attempt.kind = subtype_of(typed.type) if typed.type else _recognize(attempt, source)
+    if attempt.writable and manifest.load(kind).read_only:
+        raise PolicyError(f"{attempt.source}: the driver for {kind} only reads: leave --rw (or -o rw) out")
+    if point is None:
+        attempt.make(made.make(typed.name or made.name_for(attempt.source)))
+    else:
+        attempt.mount_point = os.path.abspath(point)  # noqa: PTH100
+    try:
+        with Waiting(attempt.source):
+            _serve(attempt, kind, backend)
+    except BaseException:
+        attempt.unmake()
+        raise
+
+
+def _check_not_mounted(source: str) -> None:
+    """PolicyError where the caller has mounted this very path already: whoever wants it twice says under which name."""
+    there = mine.mounts_of(source)
+    if there:
+        raise PolicyError(
+            f"{source}: is mounted already, on {there[-1]}: to mount it once more, name a mount point, or --name=NAME"
+        )
+
+
+def _recognize(attempt: Attempt, source: Fd) -> str:
+    """Return the type that the source has; FuserviceError with the way out where nobody serves it."""
+    with Waiting(attempt.source):
+        word = recognize.recognize(source, attempt.source, attempt.offset())
+    attempt.tell(f"it is {word}: a process in a cage has looked at it")
+    if word in catalog.DRIVERS or runtime.listening(word):
+        return word
+    raise (NoServiceError if word in kinds.FILESYSTEMS else ImageError)(kinds.sentence(word, attempt.source))
+
+
+def _serve(attempt: Attempt, kind: str, backend: Backend) -> None:
+    """Have a service that listens, or a server of our own, serve the mount."""
+    socket = None if attempt.typed.direct else runtime.listening(kind)
+    if socket is not None:
+        try:
+            attempt.served_by(socket)
+            request = _request(attempt, kind, f"--socket-dir={os.path.dirname(socket)}")  # noqa: PTH120
+            return mount(request, attempt.complain, attach=attempt.attach)
+        except NoServiceError:
+            if kind not in catalog.DRIVERS:
+                raise
+            attempt.tell("nobody listens there any more")
+    if kind not in catalog.DRIVERS:
+        raise NoServiceError(f"{attempt.source}: no driver for type {kind}: there are {', '.join(catalog.DRIVERS)}, and nobody listens at {SOCKET_DIRECTORY}/{kind}")  # fmt: skip
+    attempt.served_by(None)
+    mount_directly(_request(attempt, kind, "--direct"), attempt.complain, attach=attempt.attach)
+    return None
+
+
+def _request(attempt: Attempt, kind: str, how: str) -> CommandLine:
+    """Return the request in the words of fuservicemount(8). Paths are absolute: what mountinfo shows means the same to all."""
+    timeout = attempt.typed.timeout
+    words = ["fuservice", "-t", kind, "-o", attempt.option_words(), how, *([f"--timeout={timeout}"] if timeout else [])]
+    return CommandLine([*words, "--", os.path.abspath(attempt.source), attempt.mount_point])  # noqa: PTH100
