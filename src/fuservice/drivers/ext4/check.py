@@ -14,6 +14,7 @@ from functools import partial
 from fuservice.drivers.ext4 import symlinks
 from fuservice.drivers.ext4.damage import damaged
 from fuservice.drivers.ext4.data import mapped_runs
+from fuservice.drivers.ext4.inodes import VERITY_FL
 from fuservice.drivers.ext4.volume import ROOT_INO
 
 TYPE_CHECKING = False
@@ -101,6 +102,8 @@ class Check:
             symlinks.target(self._volume, inode)
         elif inode.kind == stat.S_IFREG and not inode.inline:
             self._map(inode)
+            if inode.flags & VERITY_FL:
+                self._volume.verity(inode)
 
     def _attributes(self, inode: Inode) -> None:
         for name in self._volume.xattr_names(inode):

@@ -54,11 +54,11 @@ def read_data(metadata: Metadata, inode: Inode, offset: int, into: memoryview) -
     if target and start << shift <= offset and offset + length <= end << shift:  # all of it where the last read was
         metadata.device.read_into((target - start << shift) + offset, into)
         return into
-    return _read_runs(metadata, inode, offset, into)
+    return read_blocks(metadata, inode, offset, into)
 
 
-def _read_runs(metadata: Metadata, inode: Inode, offset: int, into: memoryview) -> memoryview:
-    """Fill *into*, which ends within the file, run by run."""
+def read_blocks(metadata: Metadata, inode: Inode, offset: int, into: memoryview) -> memoryview:
+    """Fill *into* run by run, whatever the file's size; return it, or as many zeros."""
     shift, length = metadata.superblock.shift, len(into)
     done = 0
     while done < length:

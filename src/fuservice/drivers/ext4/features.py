@@ -35,6 +35,7 @@ HUGE_FILE: Final = 0x8
 GDT_CSUM: Final = 0x10
 BIGALLOC: Final = 0x200
 METADATA_CSUM: Final = 0x400
+PROJECT: Final = 0x2000
 
 INCOMPAT_NAMES: Final = {
     0x1: "compression",
@@ -75,7 +76,7 @@ RO_COMPAT_NAMES: Final = {
     METADATA_CSUM: "metadata_csum",
     0x800: "replica",
     0x1000: "read-only",
-    0x2000: "project",
+    PROJECT: "project",
     0x4000: "shared_blocks",
     0x8000: "verity",
     0x10000: "orphan_present",

@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 
-from fuservice.drivers.ext4 import features, symlinks
+from fuservice.drivers.ext4 import features, ioctls, symlinks
 from fuservice.drivers.ext4.data import read_data
 from fuservice.drivers.ext4.superblock import POSITION
 from fuservice.drivers.ext4.volume import CACHE_BYTES, ROOT_INO, Volume
@@ -124,6 +124,9 @@ class Ext4Filesystem(Filesystem):
     def listxattr(self, node: int) -> list[bytes]:
         """Return what the kernel shows to root: the caller hides "trusted." from others, if it wants to."""
         return self.volume.xattr_names(self._inode(node))
+
+    def control(self, node: int, handle: int, command: int, data: bytes, room: int) -> bytes:
+        return ioctls.answer(self.volume, self._inode(node), command, data)
 
     def lseek(self, node: int, handle: int, offset: int, whence: int) -> int:
         return self.volume.seek(self._regular(node), offset, whence)

@@ -29,6 +29,7 @@ ENCRYPT_FL: Final = 0x800
 INDEX_FL: Final = 0x1000
 HUGE_FILE_FL: Final = 0x40000
 EXTENTS_FL: Final = 0x80000
+VERITY_FL: Final = 0x100000
 EA_INODE_FL: Final = 0x200000
 INLINE_DATA_FL: Final = 0x10000000
 CASEFOLD_FL: Final = 0x40000000
@@ -85,7 +86,7 @@ class Inode:
         self.kind, self.size = stat.S_IFMT(attr.mode), attr.size
         self.extra, self.file_acl, self.generation = extra, file_acl, generation
         self.plain = self.kind == stat.S_IFREG and not flags & (
-            INLINE_DATA_FL | ENCRYPT_FL
+            INLINE_DATA_FL | ENCRYPT_FL | VERITY_FL
         )  # a file with blocks, readable
         self.xattrs = xattrs  # the inode's own body has an area of extended attributes
         self.run: tuple[int, int, int] = (0, 0, 0)

@@ -22,6 +22,7 @@ from fuservice.drivers.ext4.inodes import parse_inode
 from fuservice.drivers.ext4.metadata import Metadata
 from fuservice.drivers.ext4.replay import Replay
 from fuservice.drivers.ext4.superblock import NOT_REPLAYED, POSITION
+from fuservice.drivers.ext4.verity import Verity
 from fuservice.errors import ImageError
 
 TYPE_CHECKING = False
@@ -38,6 +39,8 @@ ROOT_INO: Final = 2
 CACHE_BYTES: Final = 64 << 20
 #: What one remembered inode costs as Python objects, with its attributes and its answer to a look-up: measured, rounded up.
 INODE_COST: Final = 1400
+#: Files with fs-verity whose descriptors, and what is known of their hash trees, are remembered.
+MOST_VERITIES: Final = 32
 
 
 class Volume:
@@ -53,6 +56,7 @@ class Volume:
         "_minixdf",
         "_recovered",
         "_statfs",
+        "_verities",
         "complaints",
         "metadata",
         "superblock",
@@ -77,6 +81,7 @@ class Volume:
             self.warnings.remove(NOT_REPLAYED)
         self._inodes: Generations[int, Inode] = Generations(max(16, cache_bytes // 8 // INODE_COST), _one)
         self._directories = Directories(self, cache_bytes // 2)
+        self._verities: Generations[int, Verity] = Generations(MOST_VERITIES, _one)
         self._statfs: StatFs | None = None
         self._minixdf = minixdf
         if recover:
@@ -207,7 +212,17 @@ class Volume:
         """Return up to ``len(into)`` bytes of a regular file from *offset*, in *into* or in memory that is never written."""
         if inode.inline:
             return inline.read_inline(inode.blocks + self.continuation(inode), inode.size, offset, into)
+        if inode.flags & inodes.VERITY_FL and self.metadata.checks:
+            return self.verity(inode).read(offset, into)
         return read_data(self.metadata, inode, offset, into)
+
+    def verity(self, inode: Inode) -> Verity:
+        """Return the verity metadata of a file that has the flag; EIO where they cannot be right."""
+        known = self._verities.get(inode.ino)
+        if known is None:
+            known = Verity(self.metadata, inode)
+            self._verities.put(inode.ino, known)
+        return known
 
     def seek(self, inode: Inode, offset: int, whence: int) -> int:
         """Return the answer to SEEK_DATA or SEEK_HOLE."""
@@ -273,7 +288,7 @@ class Volume:
         return journal.size if journal.kind == stat.S_IFREG else 0
 
 
-def _one(_inode: Inode) -> int:
+def _one(_value: object) -> int:
     return 1
 
 
