@@ -4,7 +4,8 @@ Its processes have namespaces and a control group of their own; its file tree is
 it writes in memory. Whatever happens in it, nothing of it is left: the kernel ends the namespaces with their PID 1.
 
 ``python -m tests.systemd.machine [--lower=TREE] [COMMAND…]`` boots one with the checkout in it, runs COMMAND (a shell), powers it
-off. TREE is another file tree with a systemd, such as mmdebstrap(1) makes of another release.
+off. TREE is another file tree with a systemd, such as mmdebstrap(1) makes of another release; MACHINE_TREE in the environment
+says the same to tests. Its Python needs ``.venv/lib/python3.N/site-packages`` with a .pth file that names ``src``.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ ENVIRONMENT = {
     "HOME": "/tmp", "LANG": "C.UTF-8",
 }  # fmt: skip
 NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
+TREE = os.environ.get("MACHINE_TREE", "/")
 BOOTED = ("running", "degraded")
 
 Done = subprocess.CompletedProcess[str]
@@ -43,7 +45,7 @@ def cgroup2() -> Path | None:
 class Machine:
     """A booted machine; leaving the context powers it off."""
 
-    def __init__(self, files: Mapping[str, str | bytes | Path] | None = None, lower: str = "/") -> None:
+    def __init__(self, files: Mapping[str, str | bytes | Path] | None = None, lower: str = TREE) -> None:
         """Boot it over the file tree *lower* (or an overlay's list), with *files* in it from the start.
 
         These are path → content, or where a symbolic link leads.
@@ -166,7 +168,7 @@ def _put(place: Path, content: str | bytes | Path) -> None:
 def main(words: Sequence[str]) -> int:
     """Run *words* in a machine; return its exit code."""
     lower = words[0].partition("=")[2] if words and words[0].startswith("--lower=") else ""
-    with Machine(lower=lower or "/") as machine:
+    with Machine(lower=lower or TREE) as machine:
         return subprocess.run(machine.inside(*(words[bool(lower) :] or ["bash"])), check=False).returncode
 
 

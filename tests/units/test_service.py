@@ -97,6 +97,8 @@ def test_a_server_outside_of_a_unit_finds_no_walls() -> None:
 def test_a_program_in_a_home_is_bound_into_an_empty_one(directory: str, homes: str) -> None:
     words = places.Program("/usr/bin/python3", [directory]).words()
     assert words["homes"] == homes and directory in words["readable"].split()
+    text = service("ext4", PROFILE, places.Program("/usr/bin/python3", [directory]), 252)
+    assert ("TemporaryFileSystem=/home:ro,mode=0755 /root:ro,mode=0755 " in text) == (homes == "tmpfs")
 
 
 def test_newer_versions_get_what_older_do_not_know() -> None:

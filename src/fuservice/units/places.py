@@ -53,11 +53,15 @@ class Program:
         return f"{self.python} -I -m fuservice.cli.main serve {name}"
 
     def words(self) -> dict[str, str]:
-        """Return what directives name: directories that are bound, those of which code is executed, and what shows of homes."""
+        """Return what directives name: directories that are bound, those of which code is executed, and what shows of homes.
+
+        "opened" is empty where nothing is to be said.
+        """
         at_home = any(f"{path}/".startswith(f"{home}/") for path in self.directories for home in _HOMES)
         interpreter = () if self.python.startswith(_EXECUTABLE) else (self.python,)
         return {
             "homes": "tmpfs" if at_home else "yes",
+            "opened": " ".join(f"{home}:ro,mode=0755" for home in _HOMES) if at_home else "",
             "readable": " ".join([*_READABLE, *self.directories]),
             "executable": " ".join([*interpreter, "/usr/bin", *_EXECUTABLE, *self.directories]),
         }

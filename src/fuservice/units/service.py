@@ -32,6 +32,7 @@ WALLS: Final[Mapping[str, Sequence[Directive]]] = {
                   "BindReadOnlyPaths", "{readable}"),
         Directive("All that is read-only.", "ProtectSystem", "strict"),
         Directive("There are no homes in it, but what of this program lies in one.", "ProtectHome", "{homes}"),
+        Directive("Those can be searched: systemd 257 makes /root root's alone, and 252 everybody's.", "TemporaryFileSystem", "{opened}"),
         Directive("Nothing may be executed …", "NoExecPaths", "/"),
         Directive("… but Python and its libraries.", "ExecPaths", "{executable}"),
         Directive("Of devices there are the harmless ones: the fuse device comes through the socket.",
@@ -97,9 +98,11 @@ def sections(name: str, profile: Profile, program: Program) -> dict[str, list[Di
 
 def walls(program: Program, of: Mapping[str, Sequence[Directive]]) -> Iterator[Directive]:
     """Yield the directives of all walls *of* a unit, for *program*."""
-    for directives in of.values():
-        for one in directives:
-            yield Directive(one.why, one.name, one.value.format_map(program.words()), one.since)
+    words = program.words()
+    for one in (one for directives in of.values() for one in directives):
+        value = one.value.format_map(words)
+        if value or not one.value:
+            yield Directive(one.why, one.name, value, one.since)
 
 
 def _calls(profile: Profile) -> Iterator[Directive]:
