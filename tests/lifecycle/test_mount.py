@@ -156,6 +156,7 @@ def test_the_story_is_told_on_standard_error(yard: Yard) -> None:
         "image: the back end root attaches the mount",
         "image: it is ext4: a process in a cage has looked at it",
         "image: a server of ext4 is started, in a cage of its own",
+        f"image: it is mounted on {MEDIA}/image; its number is 1",
     ]
 
 

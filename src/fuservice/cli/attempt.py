@@ -45,7 +45,7 @@ class Attempt:
         self.mount_point, self.kind = "", ""
         self.receipt: int | None = None
         self._backend: Backend | None = None
-        self._made = False
+        self.made = False
         self._complaints: list[str] = []
         self._facts: receipts.Facts = {"boot": receipts.boot()}
         self._end: receipts.Facts = {}
@@ -128,11 +128,11 @@ class Attempt:
 
     def make(self, path: str) -> None:
         """Note the directory that was made for the mount."""
-        self.mount_point, self._made = path, True
+        self.mount_point, self.made = path, True
 
     def unmake(self) -> None:
         """Remove the directory that was made, now that nothing is mounted there."""
-        if self._made:
+        if self.made:
             made.remove(self.mount_point)
 
     def attach(self, plan: Plan, mount_point: MountPoint) -> Mount:
@@ -159,12 +159,31 @@ class Attempt:
             self._facts["grants"] = None
         return mount
 
+    def report(self) -> str:
+        """Return what :meth:`attach` has noted, for :meth:`take_report` in another process."""
+        import json
+
+        return json.dumps([self._facts, self._backend.lost if self._backend else []])
+
+    def take_report(self, text: str) -> None:
+        """Take over what was noted in the process that has mounted."""
+        import json
+
+        self._facts, lost = json.loads(text)
+        if self._backend is not None:
+            self._backend.lost = lost
+
     # ---- what came of it ----
 
     def succeeded(self) -> int | None:
-        """Write the receipt of a mount that is there; return its number."""
+        """Write the receipt of a mount that is there; return its number. Tell what it has not of what was typed."""
+        lost = self._backend.lost if self._backend is not None else []
+        for name in lost:
+            sentence = f"option {name}: {self._facts.get('back end')} does not know it: the mount is without"
+            (self.complain if any(name in text.split(",") for text in self.typed.options) else self.tell)(sentence)
         self._end = {"ended": None, "reason": None}
         self.receipt = receipts.write(self._all() | self._end)
+        self.tell(f"it is mounted on {self.mount_point}" + (f"; its number is {self.receipt}" if self.receipt else ""))
         return self.receipt
 
     def failed(self, error: FuserviceError) -> None:
@@ -181,7 +200,7 @@ class Attempt:
         return {
             "caller": {"uid": uid, "gid": os.getgid(), "name": _user_name(uid), "pid": os.getpid()}, "argv": list(sys.argv),
             "directory": _working_directory(), "path": os.path.abspath(self.source), "mount point": self.mount_point or None,  # noqa: PTH100
-            "made": self._made, "type": self.kind or None, "driver": driver and {"name": driver, "version": __version__},
+            "made": self.made, "type": self.kind or None, "driver": driver and {"name": driver, "version": __version__},
             "began": round(self.began, 3), "complaints": list(self._complaints), **self._facts,
         }  # fmt: skip
 

@@ -21,10 +21,16 @@ if TYPE_CHECKING:
     from fuservice.linux.sockets import SeqPacket
 
 
-def mount_directly(request: Request, say: Callable[[str], None], attach: Attach = attach) -> None:
+def mount_directly(
+    request: Request,
+    say: Callable[[str], None],
+    attach: Attach = attach,
+    mounted: Callable[[], int | None] = lambda: None,
+) -> None:
     """Mount as *request* asks, with a caged server of our own; FuserviceError, and nothing left, where that fails.
 
     *say* takes complaints on the way, and what the server logs until the mount is there. *attach* is the back end.
+    *mounted* is called once the mount is there for good, and returns the number of its receipt, if there is one.
     """
     name = own_server(request, "direct")
     servers: list[Direct] = []
@@ -39,6 +45,7 @@ def mount_directly(request: Request, say: Callable[[str], None], attach: Attach 
     lines: list[str] = []
     try:
         mount(request, say, connect, attach)
+        mounted()
         lines = [line for server in servers for line in server.leave()]
     except BaseException:
         lines = [line for server in servers for line in server.end()]

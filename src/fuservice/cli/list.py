@@ -10,6 +10,7 @@ import json
 import re
 import time
 
+from fuservice.backends import holder
 from fuservice.cli import mine, records, show
 from fuservice.helper.record import namespace
 from fuservice.launch import state
@@ -146,13 +147,18 @@ def gather(*, everything: bool = False) -> list[Row]:
             server = caged(serving.get(connection_number(mount.device)))
             told_of_it = told.get(server.pid, {}) if server else {}
             rows.append(Row(mount, facts, server, told_of_it, None if number is None else receipts[number]))
-    return rows + [_private(facts) for facts in receipts.values() if mine.is_private(facts)]
+    return rows + [
+        _private(held, there, receipts, serving) for held in holder.holders() if (there := held.mount()) is not None
+    ]
 
 
-def _private(facts: Facts) -> Row:
-    """Return the row of a mount that only its own namespace has: what the receipt says of it."""
-    point, source, kind = (str(facts.get(name) or "-") for name in ("mount point", "source", "type"))
-    return Row(mountinfo.Mount(0, 0, "0:0", "/", point, "", f"fuse.{kind}", source, ""), None, None, {}, facts)
+def _private(
+    held: holder.Held, mount: mountinfo.Mount, receipts: Mapping[int, Facts], serving: Mapping[int, Server]
+) -> Row:
+    """Return the row of a mount that only its own namespace has."""
+    receipt = next((facts for facts in receipts.values() if mine.is_private(facts) and mine.is_about(facts, mount)), {})
+    server = caged(serving.get(connection_number(mount.device)))
+    return Row(mount, None, server, {}, {"back end": "namespace", **receipt, "holder": held.pid})
 
 
 def caged(server: Server | None) -> Server | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from fuservice.backends import holder
 from fuservice.errors import SystemCallError, UsageError, printable
 from fuservice.launch import receipts
 from fuservice.linux import mountinfo, statx
@@ -40,6 +41,13 @@ def is_about(facts: receipts.Facts, mount: mountinfo.Mount) -> bool:
 def is_private(facts: receipts.Facts) -> bool:
     """Say whether the mount is in a namespace of its own, where it is not seen from here."""
     return facts.get("back end") == "namespace"
+
+
+def is_there(facts: receipts.Facts) -> bool:
+    """Say whether the mount that *facts* are about is there, here or in its own namespace."""
+    if is_private(facts):
+        return any(held.mount_point == facts.get("mount point") for held in holder.holders())
+    return any(is_about(facts, mount) for mount in mountinfo.mounts())
 
 
 def top(path: str) -> mountinfo.Mount | None:
@@ -83,6 +91,27 @@ def mounts_of(source: str) -> list[str]:
         mount.mount_point for mount in mountinfo.mounts()
         if is_fuse(mount) and mount.source in shown and owner(mount) == os.getuid()
     ]  # fmt: skip
+
+
+def find_private(word: str, known: Mapping[int, receipts.Facts]) -> str | None:
+    """Return the mount point of the caller's private mount that is meant by *word*; None where none is, or one here is."""
+    private = {number: facts for number, facts in known.items() if is_private(facts)}
+    if word.isascii() and word.isdecimal() and int(word[:15]) in known:
+        return str(known[int(word)].get("mount point")) if int(word) in private else None
+    path, source = place(word), os.path.abspath(word)  # noqa: PTH100
+    if top(path) is not None:
+        return None
+    there = [held.mount_point for held in holder.holders()]
+    if path in there:
+        return path
+    return next(
+        (
+            point
+            for facts in private.values()
+            if facts.get("path") == source and (point := str(facts.get("mount point"))) in there
+        ),
+        None,
+    )
 
 
 def find(word: str, known: Mapping[int, receipts.Facts]) -> str:

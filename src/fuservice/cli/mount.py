@@ -17,6 +17,7 @@ from fuservice.cli import made, mine, recognize, runtime
 from fuservice.cli.attempt import Attempt
 from fuservice.cli.commandline import STEP_TIMEOUT, CommandLine, CommandLineError, seconds, subtype_of
 from fuservice.cli.direct import mount_directly
+from fuservice.cli.private import Private
 from fuservice.cli.waiting import Waiting
 from fuservice.drivers import catalog, kinds
 from fuservice.errors import (
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 STANDARD_INPUT: Final = "-"
+PRIVATE: Final = "namespace"  # the back end whose mounts are seen by nobody else
 
 
 def add_command(commands: Commands) -> None:
@@ -62,6 +64,7 @@ def add_command(commands: Commands) -> None:
     command.add_argument("--name", metavar="NAME", help="call the directory that is made NAME")
     command.add_argument("--direct", action="store_true", help="start a server even if a service listens")
     command.add_argument("--via", metavar="HOW", help=f"who attaches it: {', '.join(NAMES)}")
+    command.add_argument("--private", action="store_true", help="in a namespace of its own: see fuservice enter")
     command.add_argument("--timeout", metavar="SECONDS", help=f"for each step of the server ({STEP_TIMEOUT:.0f})")
     command.add_argument("--json", action="store_true", help="print for programs")
     command.add_argument("-v", "--verbose", action="store_true", help="tell on standard error what is done")
@@ -100,9 +103,7 @@ def _try(attempt: Attempt, point: str | None) -> FuserviceError | None:
         failure = attempt.explain(error)
     for complaint in attempt.complaints():
         say(complaint)
-    if failure is None:
-        attempt.succeeded()
-    else:
+    if failure is not None:
         attempt.failed(failure)
     return failure
 
@@ -116,6 +117,8 @@ def _check(options: argparse.Namespace, sources: list[str], point: str | None) -
         made.check_name(options.name)
         if point is not None or len(sources) > 1:
             raise UsageError("mount: --name is for one source without a mount point")
+    if options.private and options.via not in (None, PRIVATE):
+        raise UsageError(f"mount: --private is --via={PRIVATE}, and not --via={options.via}")
 
 
 def say(sentence: str) -> None:
@@ -155,7 +158,7 @@ def _mount(attempt: Attempt, point: str | None) -> None:
         _check_not_mounted(attempt.source)
     with recognize.open_source(attempt.source) as source:
         attempt.grant(source)
-        backend = choose.choose(typed.via)
+        backend = _choose(typed)
         attempt.take_backend(backend)
         kind = attempt.kind = subtype_of(typed.type) if typed.type else _recognize(attempt, source)
     if attempt.writable and manifest.load(kind).read_only:
@@ -166,10 +169,23 @@ def _mount(attempt: Attempt, point: str | None) -> None:
         attempt.mount_point = os.path.abspath(point)  # noqa: PTH100
     try:
         with Waiting(attempt.source):
-            _serve(attempt, kind, backend)
+            if backend.name == PRIVATE:
+                _serve_privately(attempt, kind)
+            else:
+                _serve(attempt, kind)
     except BaseException:
         attempt.unmake()
         raise
+
+
+def _choose(typed: argparse.Namespace) -> Backend:
+    """Return the back end; PolicyError with the way out where nobody may mount for this user."""
+    try:
+        return choose.choose(PRIVATE if typed.private else typed.via)
+    except PolicyError as error:
+        if typed.private or typed.via is not None:
+            raise
+        raise PolicyError(f"{error}; --private needs nobody, but only those see the mount who enter it") from None
 
 
 def _check_not_mounted(source: str) -> None:
@@ -191,23 +207,40 @@ def _recognize(attempt: Attempt, source: Fd) -> str:
     raise (NoServiceError if word in kinds.FILESYSTEMS else ImageError)(kinds.sentence(word, attempt.source))
 
 
-def _serve(attempt: Attempt, kind: str, backend: Backend) -> None:
+def _serve(attempt: Attempt, kind: str) -> None:
     """Have a service that listens, or a server of our own, serve the mount."""
     socket = None if attempt.typed.direct else runtime.listening(kind)
     if socket is not None:
         try:
             attempt.served_by(socket)
             request = _request(attempt, kind, f"--socket-dir={os.path.dirname(socket)}")  # noqa: PTH120
-            return mount(request, attempt.complain, attach=attempt.attach)
+            mount(request, attempt.complain, attach=attempt.attach)
         except NoServiceError:
             if kind not in catalog.DRIVERS:
                 raise
             attempt.tell("nobody listens there any more")
+        else:
+            attempt.succeeded()
+            return
     if kind not in catalog.DRIVERS:
         raise NoServiceError(f"{attempt.source}: no driver for type {kind}: there are {', '.join(catalog.DRIVERS)}, and nobody listens at {SOCKET_DIRECTORY}/{kind}")  # fmt: skip
     attempt.served_by(None)
-    mount_directly(_request(attempt, kind, "--direct"), attempt.complain, attach=attempt.attach)
-    return None
+    mount_directly(_request(attempt, kind, "--direct"), attempt.complain, attempt.attach, attempt.succeeded)
+
+
+def _serve_privately(attempt: Attempt, kind: str) -> None:
+    """Have a server of our own serve a mount in a namespace of its own, which lives on; whoever wants to see it enters."""
+    attempt.served_by(None)
+    request = _request(attempt, kind, "--direct")
+    mounted = Private(request, attempt.complain, remove=attempt.made, attach=attempt.attach, report=attempt.report)
+    try:
+        attempt.take_report(mounted.told)
+        attempt.succeeded()
+        mounted.stay()
+    except BaseException:
+        mounted.close()
+        raise
+    say(f"{attempt.mount_point}: is seen by those who enter it: fuservice enter {attempt.mount_point}")
 
 
 def _request(attempt: Attempt, kind: str, how: str) -> CommandLine:

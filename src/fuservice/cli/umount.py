@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 PATIENCE: Final = 1.0  # seconds: for a server to answer, for users of an aborted mount to notice
 CONNECTION: Final = "/sys/fs/fuse/connections/{}/abort"
 WAY_OUT: Final = "; somebody has a file or directory of it open (fuser -vm shows whom): end them, or use -l"
+PRIVATE: Final = "namespace"  # the back end
 UNMOUNTED: Final = "unmounted by `fuservice umount'"
 
 
@@ -80,7 +81,7 @@ def _meant(options: argparse.Namespace, known: dict[int, receipts.Facts]) -> lis
         raise UsageError("umount: --all goes without words")
     if options.words:
         return list(options.words)
-    there = [number for number in known if mine.is_private(known[number]) or _is_there(known[number])]
+    there = [number for number in known if mine.is_there(known[number])]
     if options.all:
         return [str(number) for number in reversed(there)]
     if len(there) != 1:
@@ -92,12 +93,20 @@ def _meant(options: argparse.Namespace, known: dict[int, receipts.Facts]) -> lis
     return [str(there[0])]
 
 
-def _is_there(facts: receipts.Facts) -> bool:
-    return any(mine.is_about(facts, mount) for mount in mountinfo.mounts())
-
-
 def _one(word: str, known: dict[int, receipts.Facts], *, lazy: bool) -> None:
     """Unmount what *word* means, and forget it."""
+    private = mine.find_private(word, known)
+    if private is not None:
+        _ask(choose.choose(PRIVATE), private, lazy=lazy)
+        _forget(
+            [
+                number
+                for number in known
+                if known[number].get("mount point") == private and mine.is_private(known[number])
+            ],
+            private,
+        )
+        return
     path = mine.find(word, known)
     mount = mine.top(path)
     if mount is None:
@@ -115,7 +124,12 @@ def _one(word: str, known: dict[int, receipts.Facts], *, lazy: bool) -> None:
         _ask(backend, path, lazy=lazy)
     if identity is not None:
         records.remove(identity)
-    if number is not None:
+    _forget([] if number is None else [number], path)
+
+
+def _forget(numbers: list[int], path: str) -> None:
+    """Note the end of what was mounted at *path*, and remove the directory that was made for it."""
+    for number in numbers:
         receipts.ended(number, UNMOUNTED)
     made.remove(path)
 

@@ -9,7 +9,6 @@ import time
 from fuservice.cli import mine
 from fuservice.errors import LONGEST_SENTENCE, UsageError, printable
 from fuservice.launch import receipts
-from fuservice.linux import mountinfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def sentence(facts: Facts) -> str:
         return f"{mounted}: ended {_ago(facts)}: {facts.get('reason')}; {again}"
     if facts.get("boot") != receipts.boot():
         return f"{mounted}: the machine was started anew since; {again}"
-    if mine.is_private(facts) or any(mine.is_about(facts, there) for there in mountinfo.mounts()):
+    if mine.is_there(facts):
         return f"{mounted}: nothing has gone wrong: it is mounted"
     return (
         f"{mounted}: is gone, and nobody has recorded why: somebody has unmounted it, or its namespace ended; {again}"
