@@ -20,6 +20,7 @@ MAY_EXIT: dict[str, str] = {
     "fuservice.backends.holder": "the same",
     "fuservice.backends.namespace": "the same",
     "fuservice.launch.child": "the same",
+    "fuservice.broker.daemon": "the same",
     "fuservice.launch.direct": "the same",
     "fuservice.prove.supervised": "the same",
 }

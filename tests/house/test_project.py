@@ -88,7 +88,11 @@ def said_by_help(page: Path) -> str:
     """Return what the program that *page* describes prints for --help. ``fuservice-listen`` is ``fuservice listen``."""
     name = page.stem
     command = [name] if name in programs() else name.split("-", 1)
-    done = subprocess.run([PROGRAMS / command[0], *command[1:], "--help"], capture_output=True, text=True, check=False)
+    start: list[str | Path] = [PROGRAMS / command[0]]
+    if where := PROJECT["project"]["scripts"].get(command[0]):
+        module, _, function = where.partition(":")  # the entry point itself: it may be newer than the installation
+        start = [PROGRAMS / "python3", "-c", f"import sys; from {module} import {function}; sys.exit({function}())"]
+    done = subprocess.run([*start, *command[1:], "--help"], capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 

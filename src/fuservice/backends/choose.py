@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fuservice.backends.backend import NAMES, Backend
+from fuservice.backends.broker import Broker
 from fuservice.backends.fusermount import Fusermount
 from fuservice.backends.namespace import Namespace
 from fuservice.backends.root import Root
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 #: In the order of preference: whoever may mount asks nobody else. ``namespace`` is never chosen, since nobody but those who
 #: are in the namespace would see the mount.
-BY_ITSELF: Final[Sequence[type[Backend]]] = (Root, Fusermount)
+BY_ITSELF: Final[Sequence[type[Backend]]] = (Root, Fusermount, Broker)
 ALL: Final[Sequence[type[Backend]]] = (*BY_ITSELF, Namespace)
 
 

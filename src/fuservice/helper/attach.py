@@ -65,12 +65,13 @@ def attach(plan: Plan, mount_point: MountPoint, *, new_api: bool = True) -> Moun
         "fd": str(plan.fuse_device.fileno()), "rootmode": f"{mount_point.kind:o}",
         "user_id": str(os.getuid()), "group_id": str(os.getgid()),
     }  # fmt: skip
-    mount = _attach_by_descriptors(plan, options, mount_point) if new_api else None
+    mount = attach_by_descriptors(plan, options, mount_point) if new_api else None
     return mount or _attach_by_mount2(plan, options, mount_point)
 
 
-def _attach_by_descriptors(plan: Plan, options: dict[str, str | None], mount_point: MountPoint) -> Mount | None:
-    """Return the mount; None where this kernel lacks the new mount API, or its fuse the key "subtype"."""
+def attach_by_descriptors(plan: Plan, options: dict[str, str | None], mount_point: MountPoint | Fd) -> Mount | None:
+    """Return the mount, made with *options*, those of the plan among them; None where this kernel lacks the new mount API, or
+    its fuse the key "subtype"."""
     try:
         context = mountapi.fsopen(plan.fstype)
     except OSError as error:

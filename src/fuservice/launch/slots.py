@@ -19,9 +19,9 @@ _BURST, _RATE = 5, 0.2  # lines about refusals of one user, and how many more a 
 class Slots:
     """Which user has how many servers, or connections that wait for one."""
 
-    def __init__(self, per_uid: int, most: int, ourselves: Collection[int]) -> None:
-        """*ourselves*: the uids for which the limit is wider."""
-        self._per_uid, self._most, self._ourselves = per_uid, most, ourselves
+    def __init__(self, per_uid: int, most: int, ourselves: Collection[int], what: str = "servers") -> None:
+        """*ourselves*: the uids for which the limit is wider; *what* is counted, as one says it."""
+        self._per_uid, self._most, self._ourselves, self._what = per_uid, most, ourselves, what
         self._taken: dict[int, int] = {}
         self._all = 0
 
@@ -33,9 +33,9 @@ class Slots:
         taken = self._taken.get(uid, 0)
         most = self._per_uid * (_FOR_OURSELVES if uid in self._ourselves else 1)
         if taken >= most:
-            return f"refused uid {uid}, which has {taken} servers: more are not allowed to one user"
+            return f"refused uid {uid}, which has {taken} {self._what}: more are not allowed to one user"
         if self._all >= self._most:
-            return f"refused uid {uid}: {self._all} servers are alive, which is the most"
+            return f"refused uid {uid}: {self._all} {self._what} are alive, which is the most"
         self._taken[uid] = taken + 1
         self._all += 1
         return None

@@ -11,6 +11,7 @@ from fuservice.linux.sockets import SeqPacket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Final, Self
 
 _INTS: Final = struct.Struct("i")
@@ -55,6 +56,12 @@ class FdSeqPacket(SeqPacket, Closed):
         """Return who connected."""
         raw = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED.size)
         return Credentials(*_UCRED.unpack(raw))
+
+    def send_with_fds(self, packet: bytes, fds: Sequence[int]) -> None:
+        """Send one packet with copies of all *fds*. BrokenPipeError when the peer is gone."""
+        self._arm()
+        rights = b"".join(map(_INTS.pack, fds))
+        self._socket.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)], _socket.MSG_NOSIGNAL)
 
     def receive_with_fds(self, room: int) -> tuple[bytes, list[Fd]]:
         """Return one packet and the close-on-exec descriptors that came with it, all owned.

@@ -46,6 +46,15 @@ def connection_number(device: str) -> int:
     return int(major) << 20 | int(minor)
 
 
+def connection_of(fd: int) -> int | None:
+    """Return the number of the connection that our fuse device *fd* serves, or served; None where it was never mounted.
+
+    None too before Linux 6.16, which does not tell.
+    """
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as info:  # noqa: PTH123
+        return next((int(line.split()[1]) for line in info if line.startswith(_KEY)), None)
+
+
 def servers() -> dict[int, Server]:
     """Return connection number → server, for all processes that we may look into."""
     found: dict[int, Server] = {}
