@@ -74,6 +74,15 @@ def test_from_one_helper_to_nothing_left(clean: Machine) -> None:
     )
 
 
+def test_it_is_a_word_of_fuservice_mount_too(clean: Machine) -> None:
+    clean.run("sh", "-c", "head -c 65536 /dev/zero >/tmp/zeros")
+    refused = clean.run("fuservice", "mount", "--transient", "-t", "ext4", "/tmp/zeros", "/mnt/a", check=False)
+    assert refused.returncode == 1 and "the magic number is 0x0000" in refused.stderr and "journalctl" in refused.stderr
+    assert clean.run("fuservice", "mount", "--transient", "/srv/image", "/mnt/a").stdout == "/mnt/a\n"
+    assert len(units(clean)) == 1
+    clean.run("fuservice", "umount", "/mnt/a")
+
+
 def facts(machine: Machine, unit: str) -> dict[str, str]:
     """Return all that systemd knows of *unit*, but what is of each alone."""
     lines = machine.run("systemctl", "show", "--all", unit).stdout.splitlines()

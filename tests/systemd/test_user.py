@@ -139,13 +139,17 @@ def _space(machine: Machine, pid: int, name: str) -> str:
     return str((machine.root / f"proc/{pid}/ns/{name}").readlink())
 
 
-def test_a_plain_helper_gets_as_far_as_the_kernel_lets_it(installed: As, machine: Machine) -> None:
-    """Whatever comes of it, a server answered, and none is left."""
-    ended = helper(installed, more=())
-    assert "no safe filesystem driver" not in ended.stderr and "hello" not in ended.stderr, ended.stderr
-    for point in mounts(machine):
-        machine.run("umount", point)
-    assert machine.becomes(lambda: not servers(installed))
+@pytest.mark.needs("fusermount3")
+@pytest.mark.parametrize("words", [(), ("--transient",)], ids=["who listens", "for this mount alone"])
+def test_nobody_needs_a_right_for_it(installed: As, machine: Machine, words: tuple[str, ...]) -> None:
+    point = installed("fuservice", "mount", *words, "/home/alice/image").stdout.strip()
+    assert point == f"{OWN}/fuservice/image" == mounts(machine)[0]
+    assert installed("cat", f"{point}/words").stdout == "read through systemd\n"
+    (unit,) = servers(installed)
+    assert ("@" in unit) == (not words)
+    assert installed("fuservice", "list").stdout.splitlines()[1].split()[1] == point
+    installed("fuservice", "umount", "/home/alice/image")
+    assert machine.becomes(lambda: not servers(installed)) and not mounts(machine)
 
 
 def test_roots_helper_asks_the_system(installed: As, machine: Machine) -> None:

@@ -89,6 +89,8 @@ class Attempt:
         if not str(error).startswith(_NO_REASON):
             return error
         if not self._complaints:
+            if not self._facts.get("socket"):
+                return error  # systemd has the log, and was asked
             return ImageError(
                 f"{self.source}: its server cannot serve it: the log of {self._facts.get('socket')} says why, and so does --direct"
             )
@@ -125,6 +127,11 @@ class Attempt:
             if socket
             else f"a server of {self.kind} is started, in a cage of its own"
         )
+
+    def served_by_systemd(self) -> None:
+        """Note that systemd starts the server, behind walls of its own."""
+        self._facts |= {"socket": None, "cage": None}
+        self.tell(f"systemd starts a server of {self.kind}, for this mount alone")
 
     def make(self, path: str) -> None:
         """Note the directory that was made for the mount."""

@@ -62,7 +62,9 @@ def add_command(commands: Commands) -> None:
                          help="mount options, the driver's own too (default: ro,noexec,nosymfollow)")  # fmt: skip
     command.add_argument("--rw", action="store_true", help="writable, if the driver can")
     command.add_argument("--name", metavar="NAME", help="call the directory that is made NAME")
-    command.add_argument("--direct", action="store_true", help="start a server even if a service listens")
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--direct", action="store_true", help="start a server even if a service listens")
+    how.add_argument("--transient", action="store_true", help="have systemd start the server, for this mount alone")
     command.add_argument("--via", metavar="HOW", help=f"who attaches it: {', '.join(NAMES)}")
     command.add_argument("--private", action="store_true", help="in a namespace of its own: see fuservice enter")
     command.add_argument("--timeout", metavar="SECONDS", help=f"for each step of the server ({STEP_TIMEOUT:.0f})")
@@ -209,7 +211,7 @@ def _recognize(attempt: Attempt, source: Fd) -> str:
 
 def _serve(attempt: Attempt, kind: str) -> None:
     """Have a service that listens, or a server of our own, serve the mount."""
-    socket = None if attempt.typed.direct else runtime.listening(kind)
+    socket = None if attempt.typed.direct or attempt.typed.transient else runtime.listening(kind)
     if socket is not None:
         try:
             attempt.served_by(socket)
@@ -224,6 +226,13 @@ def _serve(attempt: Attempt, kind: str) -> None:
             return
     if kind not in catalog.DRIVERS:
         raise NoServiceError(f"{attempt.source}: no driver for type {kind}: there are {', '.join(catalog.DRIVERS)}, and nobody listens at {SOCKET_DIRECTORY}/{kind}")  # fmt: skip
+    if attempt.typed.transient:
+        from fuservice.cli.transient import mount_transiently
+
+        attempt.served_by_systemd()
+        mount_transiently(_request(attempt, kind, "--transient"), attempt.complain, attach=attempt.attach)
+        attempt.succeeded()
+        return
     attempt.served_by(None)
     mount_directly(_request(attempt, kind, "--direct"), attempt.complain, attempt.attach, attempt.succeeded)
 

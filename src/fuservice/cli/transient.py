@@ -16,6 +16,7 @@ from fuservice.cli.ownserver import own_server
 from fuservice.cli.unit import profile
 from fuservice.drivers import catalog
 from fuservice.errors import NoHelloError, PolicyError, RemoteProtocolError, SystemCallError
+from fuservice.helper.attach import attach
 from fuservice.helper.mount import mount
 from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.units.places import ROOT
@@ -28,11 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fuservice.helper.request import Request
+    from fuservice.helper.session import Attach
     from fuservice.linux.sockets import SeqPacket
 
 
-def mount_transiently(request: Request, say: Callable[[str], None]) -> None:
-    """Mount as *request* asks, with a server in a transient unit; FuserviceError, and nothing left, where that fails."""
+def mount_transiently(request: Request, say: Callable[[str], None], attach: Attach = attach) -> None:
+    """Mount as *request* asks, with a server in a transient unit; FuserviceError, and nothing left, where that fails.
+
+    *attach* is the back end.
+    """
     name = own_server(request, "transient")
     words = start(name)
     services: list[Service] = []
@@ -42,7 +47,7 @@ def mount_transiently(request: Request, say: Callable[[str], None]) -> None:
         return services[-1].connection
 
     try:
-        mount(request, say, connect)
+        mount(request, say, connect, attach)
     except RemoteProtocolError as error:
         from fuservice.cli.postmortem import explain_unit
 
