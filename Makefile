@@ -15,11 +15,11 @@ PIP := $(RUN) -m pip -qq --disable-pip-version-check --no-input
 
 PACKAGES := python3-venv e2fsprogs mount util-linux
 TEST_PACKAGES := gcc libc6-dev linux-libc-dev libfuse3-dev pkg-config fuse3 fuse2fs squashfuse squashfs-tools strace procps \
-	systemd dbus libnss-systemd libpam-systemd iproute2
+	systemd dbus libnss-systemd libpam-systemd iproute2 zsh fish
 
 # What may not be missing where the tests run. `make test MUST_HAVE=` takes the machine as it is, and skips.
 # atheris comes as a wheel for x86-64 alone.
-MUST_HAVE ?= root,fuse,loop,ext4,userns,netns,gcc,e2fsprogs,fuse2fs,fusermount3,libfuse3,squashfuse,strace,installed,systemd$(if $(filter x86_64,$(shell uname -m)),$(comma)atheris)
+MUST_HAVE ?= root,fuse,loop,ext4,userns,netns,gcc,e2fsprogs,fuse2fs,fusermount3,libfuse3,squashfuse,strace,installed,zsh,fish,systemd$(if $(filter x86_64,$(shell uname -m)),$(comma)atheris)
 PYTEST_ARGS ?=
 
 .PHONY: help

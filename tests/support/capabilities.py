@@ -125,6 +125,8 @@ PROBES: dict[str, Probe] = {
         "fuse2fs": _programs("fuse2fs", "fuse2fs"),
         "fusermount3": _programs("fuse3", "fusermount3"),
         "libfuse3": _libfuse3,
+        "zsh": _programs("zsh", "zsh"),
+        "fish": _programs("fish", "fish"),
         "strace": _programs("strace", "strace"),
         "systemd": _systemd,
         "installed": _installed,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: Each is a module beside this one. First what everybody needs; what is for administrators has one line in the help.
 EVERYDAY: Final = ("mount", "umount", "list", "why", "log", "check", "drivers")
-ADMINISTRATION: Final = ("listen", "serve", "units", "broker", "prove", "config")
+ADMINISTRATION: Final = ("listen", "serve", "units", "broker", "prove", "config", "completion")
 COMMANDS: Final = (*EVERYDAY, *ADMINISTRATION)
 
 
