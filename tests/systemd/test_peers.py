@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.capabilities import PROGRAMS, REPOSITORY
+from tests.units import libfuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,31 +22,7 @@ Accept=yes
 SocketMode=0220
 RemoveOnStop=yes
 """
-SERVICE = f"""[Service]
-ExecStart={PROGRAMS}/fuservice-ext4
-Type=exec
-DynamicUser=true
-ProtectSystem=strict
-ProtectHome=true
-PrivateTmp=true
-BindReadOnlyPaths={REPOSITORY}
-PrivateDevices=true
-PrivateUsers=true
-PrivateNetwork=true
-ProtectKernelTunables=true
-RestrictAddressFamilies=AF_UNIX
-RestrictNamespaces=true
-LockPersonality=true
-MemoryDenyWriteExecute=true
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
-SystemCallErrorNumber=EPERM
-CapabilityBoundingSet=
-NoNewPrivileges=true
-DevicePolicy=closed
-UMask=7777
-"""
+SERVICE = libfuse.unit(f"{PROGRAMS}/fuservice-ext4", f"BindReadOnlyPaths={REPOSITORY}\n")
 UNITS = {"theirs.socket": SOCKET, "theirs@.service": SERVICE}
 
 
