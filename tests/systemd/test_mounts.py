@@ -22,7 +22,7 @@ Mount = Callable[..., str]
 def ours(machine: Machine) -> list[str]:
     """Return whatever systemd knows of us, by name."""
     lines = machine.run("systemctl", "list-units", "--all", "--plain", "--no-legend").stdout.splitlines()
-    return [line.split()[0] for line in lines if "fuservice" in line and not line.startswith("system-fuservice")]
+    return [line.split()[0] for line in lines if "fuservice" in line]
 
 
 def test_from_installation_to_nothing_left() -> None:

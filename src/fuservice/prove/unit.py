@@ -85,8 +85,7 @@ class Unit(Start):
         return {line.split()[0] for line in listed.splitlines()}
 
     def close(self) -> None:
-        group = f"system-{self._name}.slice".replace(self._name, self._name.replace("-", r"\x2d"))  # of the instances
-        _systemctl("stop", f"{self._name}.socket", f"{self._name}@*.service", group, check=False)
+        _systemctl("stop", f"{self._name}.socket", f"{self._name}@*.service", check=False)
         self._log.close()
         for path in (*self._files, f"{self._path}.log"):
             if os.path.exists(path):  # noqa: PTH110

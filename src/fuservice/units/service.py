@@ -91,7 +91,7 @@ def sections(name: str, profile: Profile, program: Program) -> dict[str, list[Di
     return {
         "Unit": [*_unit(name)],
         "Service": [
-            *start(program.command(name)), *budgets(profile), *_of_its_user(), *log(name), *walls(program, WALLS), *_calls(profile),
+            *start(program.command(name)), *budgets(profile), *_of_the_system(), *log(name), *walls(program, WALLS), *_calls(profile),
         ],
     }  # fmt: skip
 
@@ -142,11 +142,13 @@ def budgets(profile: Profile) -> Iterator[Directive]:
     yield Directive("What it could create would be its own alone.", "UMask", "0077")
 
 
-def _of_its_user() -> Iterator[Directive]:
+def _of_the_system() -> Iterator[Directive]:
     yield Directive(
         "They are all processes of their user. The server takes away its own right to another.", "LimitNPROC", PROCESSES
     )
     yield Directive("They write no file.", "LimitFSIZE", 0)
+    yield Directive("The slice that a template has by itself is stopped at shutdown, with all that is in it; this one is not.",
+                    "Slice", "system.slice")  # fmt: skip
 
 
 _NOTHING: Final = {
