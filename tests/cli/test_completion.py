@@ -1,4 +1,4 @@
-"""Completion: what is committed is what the parser says now, and the shells themselves complete with it."""
+"""Completion: the shells themselves complete with the scripts that are installed (tests/house has that these are new)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from fuservice.cli.completion import SHELLS, script
+from fuservice.cli.completion import script
 from fuservice.cli.main import COMMANDS, main
 from tests.support.capabilities import REPOSITORY
 
 PLACE = REPOSITORY / "completions"
 FILES = {"bash": PLACE / "fuservice.bash", "zsh": PLACE / "_fuservice", "fish": PLACE / "fuservice.fish"}
 PATIENCE = 20.0
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_what_is_installed_is_what_the_parser_says(shell: str) -> None:
-    wanted = script(shell)
-    assert FILES[shell].read_text() == wanted, f"fuservice completion {shell} >{FILES[shell].relative_to(REPOSITORY)}"
-    assert all(command in wanted for command in COMMANDS)
 
 
 def test_it_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from fuservice.cli import completion
+from fuservice.cli.main import COMMANDS
 from tests.house.source import tracked
 from tests.support.capabilities import PROGRAMS, REPOSITORY
 
@@ -48,6 +50,17 @@ def test_what_the_readme_types_exists() -> None:
 def test_every_command_of_the_makefile_explains_itself() -> None:
     explained = set(re.findall(r"^([a-z]+):.*## \S", MAKEFILE, re.MULTILINE))
     assert explained >= {"demo", "test", "bench", "lint", "setup", "dev", "clean", "help"}
+
+
+@pytest.mark.parametrize(
+    ("shell", "name"), [("bash", "fuservice.bash"), ("zsh", "_fuservice"), ("fish", "fuservice.fish")]
+)
+def test_what_shells_complete_is_what_the_parser_says(shell: str, name: str) -> None:
+    wanted = completion.script(shell)
+    assert (REPOSITORY / "completions" / name).read_text() == wanted, (
+        f"fuservice completion {shell} >completions/{name}"
+    )
+    assert all(command in wanted for command in COMMANDS)
 
 
 def test_ci_runs_the_test_command() -> None:

@@ -6,6 +6,7 @@ from being mounted.
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import stat
@@ -36,7 +37,6 @@ from fuservice.proto.layouts import SOCKET_DIRECTORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from typing import Final
 
     from fuservice.backends.backend import Backend
@@ -52,11 +52,11 @@ PRIVATE: Final = "namespace"  # the back end whose mounts are seen by nobody els
 def add_command(commands: Commands) -> None:
     """Add the command to the command line."""
     command = commands.add_parser(
-        "mount", help="mount an image, and print where", description="Mount images, each served by a process in a cage, and print where.",
+        "mount", help="mount an image, and print where", description="Mount images or block devices, each served by a process in a cage, and print where.",
         usage="fuservice mount [OPTIONS] SOURCE... [MOUNTPOINT]",
         epilog="The last word is a mount point if it is a directory; without one, a directory is made, and removed on unmount.",
     )  # fmt: skip
-    command.add_argument("words", nargs="+", metavar="SOURCE", help="an image or a block device")
+    command.add_argument("words", nargs="+", metavar="SOURCE", help=argparse.SUPPRESS)
     command.add_argument("-t", dest="type", metavar="TYPE", help="its type (default: found out, in the cage)")
     command.add_argument("-o", dest="options", action="append", default=[], metavar="OPTIONS",
                          help="mount options, the driver's own too (default: ro,noexec,nosymfollow)")  # fmt: skip
