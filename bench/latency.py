@@ -1,4 +1,4 @@
-"""How long it takes from the exec of fuservicemount to its exit 0, which is when the filesystem is mounted.
+"""How long it takes from the exec of fuservicemount to its exit 0, when the filesystem is mounted, and to the first byte of a file.
 
 ``python -m bench.latency`` (root, e2fsprogs; for the unit also systemd, see bench/underunit.py). Four ways to get a server of
 one ext4 image, in alternating rounds: `fuservice listen` with its cage, a direct start with the same cage, a bare forking
@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from bench.rounds import enter_private_namespace, scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    Took = tuple[float, float]
 
 PROGRAMS = Path(sys.executable).parent
-LISTEN, DIRECT, BARE = "listen, caged", "direct, caged", "bare, no cage"
+LISTEN, DIRECT, BARE, UNIT = "listen, caged", "direct, caged", "bare, no cage", "hardened unit"
 
 
 class Way(NamedTuple):
@@ -68,32 +70,39 @@ def activated(way: Way) -> Iterator[None]:
         activator.wait()
 
 
-def once(way: Way, image: Path, point: Path) -> float:
-    """Mount and unmount; return the milliseconds until it was mounted."""
-    command = [str(PROGRAMS / "fuservicemount"), str(image), str(point), "-t", "ext4", *way.words]
+def once(name: str, image: str, point: str, words: Sequence[str]) -> Took:
+    """Mount and unmount; return the milliseconds until it was mounted, and until the first byte was there."""
+    command = [str(PROGRAMS / "fuservicemount"), image, point, "-t", "ext4", *words]
     began = time.perf_counter()
     pid = os.posix_spawn(command[0], command, os.environ)
     _, status = os.waitpid(pid, 0)
-    took = (time.perf_counter() - began) * 1000
+    mounted = time.perf_counter()
     if status:
-        sys.exit(f"bench: {way.name}: did not mount")
-    subprocess.run(["umount", str(point)], check=True)
-    return took
+        sys.exit(f"bench: {name}: did not mount")
+    with open(f"{point}/words", "rb", buffering=0) as file:  # noqa: PTH123
+        file.read(1)
+    read = time.perf_counter()
+    subprocess.run(["umount", point], check=True)
+    return (mounted - began) * 1000, (read - began) * 1000
 
 
-def show(found: dict[str, list[float]]) -> None:
-    """Print medians, and what was expected of them."""
-    for name, times in found.items():
-        print(f"{name:20} {statistics.median(times):7.1f} ms (median of {len(times)}, least {min(times):.1f})")
-    cage = statistics.median(a - c for a, c in zip(found[LISTEN], found[BARE], strict=True))
-    print(f"{'the cage costs':20} {cage:7.1f} ms, round by round (expected: at most 10)")
+def show(name: str, times: Sequence[Took]) -> None:
+    """Print medians."""
+    mounted, read = (statistics.median(column) for column in zip(*times, strict=True))
+    least = min(took for took, _ in times)
+    print(f"{name:20} {mounted:7.1f} ms, first byte {read:7.1f} ms (medians of {len(times)}, least {least:.1f})")
 
 
-def show_unit(listen: list[float], unit: list[float]) -> None:
-    """Print how `fuservice listen` compares with a hardened unit."""
-    ratio = statistics.median(listen) / statistics.median(unit)
-    print(f"{'hardened unit':20} {statistics.median(unit):7.1f} ms (median of {len(unit)}, least {min(unit):.1f})")
-    print(f"{'listen / unit':20} {ratio:7.2f} (expected: at most 0.7)")
+def compare(found: Mapping[str, Sequence[Took]]) -> None:
+    """Print what the cage costs, and how a listener compares with a hardened unit."""
+    pairs = zip(found[LISTEN], found[BARE], strict=True)
+    print(
+        f"{'the cage costs':20} {statistics.median(a - c for (a, _), (c, _) in pairs):7.1f} ms, round by round (expected: at most 10)"
+    )
+    if UNIT in found:
+        for column, what in enumerate(("", ", first byte")):
+            listen, unit = (statistics.median(took[column] for took in found[way]) for way in (LISTEN, UNIT))
+            print(f"{'listen / unit' + what:26} {listen / unit:5.2f}{'' if column else ' (expected: at most 0.7)'}")
 
 
 def main() -> None:
@@ -104,21 +113,27 @@ def main() -> None:
     options = parser.parse_args()
     enter_private_namespace()
     with scratch() as directory, contextlib.ExitStack() as stack:
-        image, point = directory / "image", directory / "mnt"
+        image, point, content = directory / "image", directory / "mnt", directory / "content"
         point.mkdir()
-        subprocess.run(["mkfs.ext4", "-q", "-F", image, "32M"], check=True, stdout=subprocess.DEVNULL)
+        content.mkdir()
+        (content / "words").write_text("the first of these bytes\n")
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-d", content, image, "32M"], check=True, stdout=subprocess.DEVNULL)
+        (content / "words").unlink()
+        content.rmdir()
         measured = ways(directory)
         for way in measured:
             stack.enter_context(activated(way))
-        found: dict[str, list[float]] = {way.name: [] for way in measured}
+        found: dict[str, list[Took]] = {way.name: [] for way in measured}
         for _ in range(options.rounds):
             for way in measured:
-                found[way.name].append(once(way, image, point))
-        show(found)
+                found[way.name].append(once(way.name, str(image), str(point), way.words))
         if options.unit:
             from bench import underunit
 
-            show_unit(found[LISTEN], underunit.rounds(options.rounds))
+            found[UNIT] = underunit.rounds(options.rounds)
+        for name, times in found.items():
+            show(name, times)
+        compare(found)
         stack.close()
         for way in measured:
             if way.socket is not None:
