@@ -99,9 +99,14 @@ def servers(machine: Machine, name: str = "*") -> list[str]:
     return [line.split()[0] for line in machine.run("systemctl", *words).stdout.splitlines()]
 
 
+def main_pid(machine: Machine, unit: str) -> int:
+    """Return the main process of *unit*, which looks after the server, as it is numbered in *machine*."""
+    return int(machine.run("systemctl", "show", "--property=MainPID", "--value", unit).stdout)
+
+
 def server_pid(machine: Machine, unit: str) -> int:
     """Return the server of *unit*, the child of its main process, as it is numbered in *machine*."""
-    main = machine.run("systemctl", "show", "--property=MainPID", "--value", unit).stdout.strip()
+    main = main_pid(machine, unit)
     return int((machine.root / f"proc/{main}/task/{main}/children").read_text())
 
 
