@@ -9,16 +9,16 @@ _fuservice() {
     # bash takes --name=value for three words.
     if [[ $current == = ]]; then current=; elif [[ $before == = ]]; then before=${COMP_WORDS[COMP_CWORD-2]}; fi
     COMPREPLY=()
-    if (( COMP_CWORD == 1 )); then offer="mount umount list why log check drivers listen serve units broker prove config completion --help --version"; else
+    if (( COMP_CWORD == 1 )); then offer="mount umount list run enter why log check drivers doctor listen serve units broker prove config completion --help --version"; else
         case ${COMP_WORDS[1]} in
             mount)
                 case $before in
                     -t) offer='ext2 ext3 ext4 memtree' ;;
                     -o) offer='' ;;
                     --name) offer='' ;;
-                    --via) offer='root fusermount3 broker namespace' ;;
                     --timeout) offer='' ;;
-                    *) if [[ $current == -* ]]; then offer='-h --help -t -o --rw --name --direct --transient --via --private --timeout --json -v --verbose'; else offer='files'; fi ;;
+                    --via) offer='root fusermount3 broker namespace' ;;
+                    *) if [[ $current == -* ]]; then offer='-h --help -t -o --rw --name --timeout -v --verbose --direct --transient --via --private --json'; else offer='files'; fi ;;
                 esac ;;
             umount)
                 case $before in
@@ -27,6 +27,18 @@ _fuservice() {
             list)
                 case $before in
                     *) if [[ $current == -* ]]; then offer='-h --help --json --all --plain'; else offer='-h --help --json --all --plain'; fi ;;
+                esac ;;
+            run)
+                case $before in
+                    -t) offer='ext2 ext3 ext4 memtree' ;;
+                    -o) offer='' ;;
+                    --name) offer='' ;;
+                    --timeout) offer='' ;;
+                    *) if [[ $current == -* ]]; then offer='-h --help -t -o --rw --name --timeout -v --verbose'; else offer='files'; fi ;;
+                esac ;;
+            enter)
+                case $before in
+                    *) if [[ $current == -* ]]; then offer='-h --help'; else offer='mounts'; fi ;;
                 esac ;;
             why)
                 case $before in
@@ -45,6 +57,10 @@ _fuservice() {
             drivers)
                 case $before in
                     *) if [[ $current == -* ]]; then offer='-h --help --json --plain'; else offer='-h --help --json --plain'; fi ;;
+                esac ;;
+            doctor)
+                case $before in
+                    *) if [[ $current == -* ]]; then offer='-h --help --json'; else offer='-h --help --json'; fi ;;
                 esac ;;
             listen)
                 case $before in

@@ -60,7 +60,7 @@ def user() -> Iterator[User]:
     """Give a fresh user on a stock distribution."""
     with fresh_user() as made:
         yield made
-        assert made.left() == []
+        made.check_nothing_left()
 
 
 class Driven(NamedTuple):

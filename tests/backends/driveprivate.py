@@ -25,13 +25,14 @@ def main(words: list[str]) -> int:
         print("error:", error)
         return error.exit_code
     print(private.told, private.holder.pid, flush=True)
+    private.leave()
     if at == len(words):
         private.stay()
         return 0
     with private:
         pid = os.fork()
         if pid == 0:
-            private.join()
+            private.held().join()
             os.execvp(words[at + 1], words[at + 1 :])
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 

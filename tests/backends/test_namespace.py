@@ -36,8 +36,7 @@ def user() -> Iterator[User]:
     """Give a fresh user who has no other way to mount."""
     with fresh_user(fusermount="plain") as made:
         yield made
-        wait_until(lambda: not made.processes(), f"the end of {made.processes()}", 10)
-        assert made.left() == []
+        made.check_nothing_left()
 
 
 def python(user: User, code: str, *words: str | Path) -> tuple[int, str, str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.support import kernel
 from tests.support.capabilities import PROGRAMS, REPOSITORY
 from tests.support.mounts import Mount, detach_all, mounts
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.support.compare import Facts
@@ -107,6 +108,11 @@ class User:
     def mounts(self) -> list[Mount]:
         """Return the mounts in the tests' namespace that lie below their directories."""
         return [mount for mount in mounts() if mount.point.startswith(f"{self.place}/")]
+
+    def check_nothing_left(self) -> None:
+        """Fail unless all is, within some seconds, as it was at the beginning: servers notice that their mounts have gone."""
+        wait_until(lambda: not self.processes(), f"the end of {self.processes()}", 10)
+        assert self.left() == []
 
     def left(self) -> list[str]:
         """Return what is there that was not there at the beginning: processes, mounts, directories in the runtime directory."""

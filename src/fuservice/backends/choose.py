@@ -35,7 +35,17 @@ def choose(via: str | None = None) -> Backend:
             return backend
         reasons[backend.name] = reason
     told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise PolicyError(f"there is nobody here who may mount for you: {told}")
+    raise PolicyError(f"there is nobody here who may mount for you: {told}; {way_out()}")
+
+
+def way_out() -> str:
+    """Return what there is to do where no back end of :data:`BY_ITSELF` can be used."""
+    private = Namespace().why_not()
+    if private is None:
+        return (
+            "but `fuservice run' mounts for one command, and `fuservice mount --private' where `fuservice enter' leads"
+        )
+    return f"nor is there a namespace to mount in: {private}; ask for fusermount3 (package fuse3), user namespaces, or fuserviced"
 
 
 def _forced(via: str) -> Backend:

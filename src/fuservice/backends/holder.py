@@ -303,9 +303,14 @@ def holders() -> list[Held]:
     return found
 
 
+def at(mount_point: str) -> Held | None:
+    """Return the private mount at the absolute path *mount_point*, the newest of several."""
+    return max((held for held in holders() if held.mount_point == mount_point), key=lambda held: held.pid, default=None)
+
+
 def find(mount_point: str) -> Held:
-    """Return the private mount at the absolute path *mount_point*, the newest of several; RefusalError where there is none."""
-    there = [held for held in holders() if held.mount_point == mount_point]
-    if not there:
+    """Return the private mount at the absolute path *mount_point*; RefusalError where there is none."""
+    held = at(mount_point)
+    if held is None:
         raise namespace.not_there(mount_point)
-    return max(there, key=lambda held: held.pid)
+    return held

@@ -33,6 +33,7 @@ _SWITCHES: Final = (
     ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces is 0"),
     ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns is 1"),
 )  # fmt: skip
+NO_NAMESPACE: Final = "no user namespace can be made"
 _LONGEST_REASON: Final = 1024  # bytes
 
 
@@ -81,7 +82,7 @@ def give_up_rights() -> None:
 
 def _try(report: int) -> NoReturn:
     """Be the process that tries it."""
-    step = "no user namespace can be made"
+    step = NO_NAMESPACE
     try:
         enter_new()
         step = f"{fusedev.DEVICE} cannot be opened"

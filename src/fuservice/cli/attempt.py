@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from fuservice.backends.backend import Backend
+    from fuservice.cli.private import Private
     from fuservice.helper.attach import Mount, Plan
     from fuservice.helper.mountpoint import MountPoint
     from fuservice.linux.fds import Fd
@@ -44,6 +45,7 @@ class Attempt:
         self.source, self.typed, self.began = source, typed, time.time()
         self.mount_point, self.kind = "", ""
         self.receipt: int | None = None
+        self.private: Private | None = None  # a mount that goes with us, unless it is told to stay
         self._backend: Backend | None = None
         self.made = False
         self._complaints: list[str] = []

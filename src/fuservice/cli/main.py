@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from typing import Final, NoReturn
 
 #: Each is a module beside this one. First what everybody needs; what is for administrators has one line in the help.
-EVERYDAY: Final = ("mount", "umount", "list", "why", "log", "check", "drivers")
+EVERYDAY: Final = ("mount", "umount", "list", "run", "enter", "why", "log", "check", "drivers", "doctor")
 ADMINISTRATION: Final = ("listen", "serve", "units", "broker", "prove", "config", "completion")
 COMMANDS: Final = (*EVERYDAY, *ADMINISTRATION)
+#: Those that execute a command of the caller's: what is behind the first "--". argparse would look into it (bpo-14191).
+WITH_COMMAND: Final = ("run", "enter")
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,9 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Carry out *argv* (without the program's name); return the exit code."""
     words = sys.argv[1:] if argv is None else argv
     # A listener lives long, and shall be no larger than its own code.
-    options = parser(words[:1] if words and words[0] in COMMANDS else COMMANDS).parse_args(words)
+    given, words = argparse.Namespace(), list(words)
+    if words[:1] and words[0] in WITH_COMMAND:
+        end = words.index("--") if "--" in words else len(words)
+        given.command, words = words[end + 1 :], words[:end]
+    options = parser(words[:1] if words and words[0] in COMMANDS else COMMANDS).parse_args(words, given)
     try:
-        options.run(options)
+        code: int | None = options.run(options)
         sys.stdout.flush()
     except FuserviceError as error:
         print(f"fuservice: {printable(str(error), LONGEST_SENTENCE)}", file=sys.stderr)
@@ -82,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read what we print has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain at its end
         return EXIT_FAILURE
-    return EXIT_OK
+    return EXIT_OK if code is None else code
 
 
 if __name__ == "__main__":  # units name Python, and no script that installers rewrite

@@ -39,7 +39,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from fuservice.backends.backend import Backend
     from fuservice.linux.fds import Fd
 
     # Only a type to the type checker: argparse has no public name for it.
@@ -57,33 +56,41 @@ def add_command(commands: Commands) -> None:
         epilog="The last word is a mount point if it is a directory; without one, a directory is made, and removed on unmount.",
     )  # fmt: skip
     command.add_argument("words", nargs="+", metavar="SOURCE", help=argparse.SUPPRESS)
-    command.add_argument("-t", dest="type", metavar="TYPE", help="its type (default: found out, in the cage)")
-    command.add_argument("-o", dest="options", action="append", default=[], metavar="OPTIONS",
-                         help="mount options, the driver's own too (default: ro,noexec,nosymfollow)")  # fmt: skip
-    command.add_argument("--rw", action="store_true", help="writable, if the driver can")
-    command.add_argument("--name", metavar="NAME", help="call the directory that is made NAME")
+    add_options(command)
     how = command.add_mutually_exclusive_group()
     how.add_argument("--direct", action="store_true", help="start a server even if a service listens")
     how.add_argument("--transient", action="store_true", help="have systemd start the server, for this mount alone")
     command.add_argument("--via", metavar="HOW", help=f"who attaches it: {', '.join(NAMES)}")
     command.add_argument("--private", action="store_true", help="in a namespace of its own: see fuservice enter")
-    command.add_argument("--timeout", metavar="SECONDS", help=f"for each step of the server ({STEP_TIMEOUT:.0f})")
     command.add_argument("--json", action="store_true", help="print for programs")
-    command.add_argument("-v", "--verbose", action="store_true", help="tell on standard error what is done")
     command.set_defaults(run=run)
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options that are about one source, however it is mounted."""
+    command.add_argument("-t", dest="type", metavar="TYPE", help="its type (default: found out, in the cage)")
+    command.add_argument("-o", dest="options", action="append", default=[], metavar="OPTIONS",
+                         help="mount options, the driver's own too (default: ro,noexec,nosymfollow)")  # fmt: skip
+    command.add_argument("--rw", action="store_true", help="writable, if the driver can")
+    command.add_argument("--name", metavar="NAME", help="call the directory that is made NAME")
+    command.add_argument("--timeout", metavar="SECONDS", help=f"for each step of the server ({STEP_TIMEOUT:.0f})")
+    command.add_argument("-v", "--verbose", action="store_true", help="tell on standard error what is done")
 
 
 def run(options: argparse.Namespace) -> None:
     """Mount, and print where. FuserviceError of the last source that could not be mounted; others are told on the way."""
     sources, point = split(options.words)
-    _check(options, sources, point)
+    check(options, sources, point)
     attempts: list[Attempt] = []
     failure: FuserviceError | None = None
     for source in sources:
         if failure is not None:
             say(str(failure))
         attempts.append(attempt := Attempt(source, options))
-        failure = _try(attempt, point)
+        failure = mount_one(attempt, point)
+        if attempt.private is not None:
+            attempt.private.stay()
+            say(f"{attempt.mount_point}: is seen by those who enter it: fuservice enter {attempt.mount_point}")
         if failure is None and not options.json:
             print(attempt.mount_point, flush=True)
     if options.json:
@@ -94,8 +101,8 @@ def run(options: argparse.Namespace) -> None:
         raise failure
 
 
-def _try(attempt: Attempt, point: str | None) -> FuserviceError | None:
-    """Mount one source, and write the receipt; return what went wrong."""
+def mount_one(attempt: Attempt, point: str | None) -> FuserviceError | None:
+    """Mount one source, and write the receipt; return what went wrong. A private mount is the attempt's ``private`` then."""
     failure: FuserviceError | None = None
     try:
         _mount(attempt, point)
@@ -110,7 +117,8 @@ def _try(attempt: Attempt, point: str | None) -> FuserviceError | None:
     return failure
 
 
-def _check(options: argparse.Namespace, sources: list[str], point: str | None) -> None:
+def check(options: argparse.Namespace, sources: list[str], point: str | None) -> None:
+    """UsageError where the options make no sense together."""
     try:
         seconds(options.timeout or "1")
     except CommandLineError as error:
@@ -160,7 +168,7 @@ def _mount(attempt: Attempt, point: str | None) -> None:
         _check_not_mounted(attempt.source)
     with recognize.open_source(attempt.source) as source:
         attempt.grant(source)
-        backend = _choose(typed)
+        backend = choose.choose(PRIVATE if typed.private else typed.via)
         attempt.take_backend(backend)
         kind = attempt.kind = subtype_of(typed.type) if typed.type else _recognize(attempt, source)
     if attempt.writable and manifest.load(kind).read_only:
@@ -178,16 +186,6 @@ def _mount(attempt: Attempt, point: str | None) -> None:
     except BaseException:
         attempt.unmake()
         raise
-
-
-def _choose(typed: argparse.Namespace) -> Backend:
-    """Return the back end; PolicyError with the way out where nobody may mount for this user."""
-    try:
-        return choose.choose(PRIVATE if typed.private else typed.via)
-    except PolicyError as error:
-        if typed.private or typed.via is not None:
-            raise
-        raise PolicyError(f"{error}; --private needs nobody, but only those see the mount who enter it") from None
 
 
 def _check_not_mounted(source: str) -> None:
@@ -238,18 +236,19 @@ def _serve(attempt: Attempt, kind: str) -> None:
 
 
 def _serve_privately(attempt: Attempt, kind: str) -> None:
-    """Have a server of our own serve a mount in a namespace of its own, which lives on; whoever wants to see it enters."""
+    """Have a server of our own serve a mount in a namespace of its own, which goes with us unless it is told to stay."""
     attempt.served_by(None)
     request = _request(attempt, kind, "--direct")
     mounted = Private(request, attempt.complain, remove=attempt.made, attach=attempt.attach, report=attempt.report)
     try:
         attempt.take_report(mounted.told)
         attempt.succeeded()
-        mounted.stay()
+        for line in mounted.leave():
+            attempt.complain(line)
     except BaseException:
         mounted.close()
         raise
-    say(f"{attempt.mount_point}: is seen by those who enter it: fuservice enter {attempt.mount_point}")
+    attempt.private = mounted
 
 
 def _request(attempt: Attempt, kind: str, how: str) -> CommandLine:

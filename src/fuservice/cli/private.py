@@ -7,14 +7,13 @@ from functools import partial
 
 from fuservice.backends import holder
 from fuservice.cli import warm
-from fuservice.drivers import catalog
-from fuservice.errors import NoServiceError, SystemCallError
+from fuservice.cli.ownserver import own_server
+from fuservice.errors import SystemCallError
 from fuservice.helper.attach import attach
 from fuservice.helper.mount import mount
 from fuservice.launch.direct import Direct
 from fuservice.launch.state import States, directory
 from fuservice.linux.fds import Closed, Fd
-from fuservice.proto.dialects import CURRENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,12 +35,7 @@ class Private(Closed):
         *say* takes complaints on the way. *remove*: the mount point was made for this mount, and goes with it. *attach* and then
         *report* are called in the holder; what *report* returns is ``told`` here.
         """
-        name, path = request.subtype, os.path.abspath(request.mount_point or "")  # noqa: PTH100
-        if name not in catalog.DRIVERS:
-            raise NoServiceError(
-                f"no driver for {name}: a private mount has a server of our own, for {', '.join(catalog.DRIVERS)}"
-            )
-        request.dialect, request.socket_path = request.dialect or CURRENT, "direct"
+        name, path = own_server(request, "private"), os.path.abspath(request.mount_point or "")  # noqa: PTH100
         try:
             # Before there is a namespace: or server and supervisor would live in it, and keep it and the mount alive.
             self._server = Direct(name, partial(warm.load, name), States(directory()))
@@ -60,24 +54,23 @@ class Private(Closed):
             raise
         self._server.connection.close()
         self.told, self.mount_point = self.holder.told, path
-        self._log(say)
-
-    def _log(self, say: Callable[[str], None]) -> None:
-        for line in self._server.leave():
-            say(line)
 
     def _end(self, say: Callable[[str], None]) -> None:
         self._server.connection.close()
         for line in self._server.end():
             say(line)
 
+    def leave(self) -> list[str]:
+        """Return what the server has logged by now; what it logs from now on goes to the system's log."""
+        return self._server.leave()
+
     def stay(self) -> None:
         """Let server, holder and mount live without us."""
         self.holder.stay()
 
-    def join(self) -> None:
-        """Move this process, which has one thread, to where the mount is seen (``holder.Held.join``)."""
-        holder.Held(self.holder.pid).join()
+    def held(self) -> holder.Held:
+        """Return the mount as who joins it needs it."""
+        return holder.Held(self.holder.pid)
 
     def close(self) -> None:
         self.holder.close()
