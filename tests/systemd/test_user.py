@@ -152,6 +152,33 @@ def test_nobody_needs_a_right_for_it(installed: As, machine: Machine, words: tup
     assert machine.becomes(lambda: not servers(installed)) and not mounts(machine)
 
 
+SAMPLE = """
+from fuservice.cli.prove import _unit
+from fuservice.prove.attempts import ATTEMPTS
+from fuservice.prove.proof import prove
+with _unit("fuservice-ext4@.service") as start:
+    for verdict in prove(start, ATTEMPTS[::8]):
+        print("contained" if verdict.contained else "OUT", verdict.word, verdict.attempt.name, sep="\t")
+"""
+
+
+def test_of_all_attempts_every_eighth_stays_in_a_users_unit(installed: As, machine: Machine) -> None:
+    """All of them: `fuservice prove --unit`, as that user; each takes a start of Python."""
+    lines = [line.split("\t") for line in installed("python", "-Ic", SAMPLE).stdout.splitlines()]
+    words = [word for _, word, _ in lines]
+    print(len(lines), {word: words.count(word) for word in sorted(set(words))})
+    assert len(lines) > 10 and not [name for where, _, name in lines if where != "contained"]
+    assert words.count("killed") > 5
+    assert not [name for name in known(installed) if "prove" in name]
+    assert machine.run("find", OWN, "-name", "*prove*").stdout == ""
+
+
+def test_the_systems_units_are_not_a_users_to_prove(alice: As, machine: Machine) -> None:
+    become = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
+    done = machine.run(*become, "fuservice", "prove", "--unit", "fuservice-ext4@.service", check=False)
+    assert done.returncode == 1 and "the system's is root's" in done.stderr
+
+
 def test_roots_helper_asks_the_system(installed: As, machine: Machine) -> None:
     machine.run("mkdir", "-p", "/mnt/a")
     machine.run("fuservicemount", "/srv/image", "/mnt/a", "-t", "ext4", environment={"XDG_RUNTIME_DIR": OWN})

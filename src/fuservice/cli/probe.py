@@ -1,4 +1,5 @@
-"""What ``fuservice prove`` has started: ``python -I -m fuservice.cli.probe TYPE …``, or ``--unit TYPE``. Not for people.
+"""What ``fuservice prove`` has started: ``python -I -m fuservice.cli.probe TYPE …``, or in a unit ``--unit TYPE
+INSTANCE``, or in one of a user's own manager ``--serve TYPE``. Not for people.
 
 The first is the warm process of a listener.
 """
@@ -7,8 +8,9 @@ from __future__ import annotations
 
 import sys
 
-from fuservice.cli import unit, warm
+from fuservice.cli import serve, unit, warm
 from fuservice.drivers import catalog
+from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError
 from fuservice.launch.child import Contained
 from fuservice.prove.probe import probe
 
@@ -24,6 +26,12 @@ def main() -> int:
     if sys.argv[1] == "--unit":
         _, _, name, instance = sys.argv
         return unit.serve(name, instance, load(name))
+    if sys.argv[1] == "--serve":
+        try:
+            serve.serve(sys.argv[2], load(sys.argv[2]))
+        except FuserviceError:  # the log has it
+            return EXIT_FAILURE
+        return EXIT_OK
     return warm.main(load)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 
 from fuservice.drivers import catalog
-from fuservice.errors import FuserviceError, SystemCallError, UsageError
+from fuservice.errors import FuserviceError, PolicyError, SystemCallError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,9 +97,14 @@ def _direct(name: str) -> Start:
 
 
 def _unit(name: str) -> Start:
-    from fuservice.prove.unit import Unit
+    from fuservice.cli import runtime, systemd
+    from fuservice.prove.unit import Unit, UserUnit
 
-    return Unit(name)
+    if os.geteuid() == 0:
+        return Unit(name)
+    if not systemd.runs_for_user():
+        raise PolicyError("prove: --unit: no systemd of this user's runs here, and the system's is root's")
+    return UserUnit(name, runtime.runtime_directory())
 
 
 #: Option → what it says of itself, and what starts probes in this way.

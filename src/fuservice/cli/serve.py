@@ -14,6 +14,9 @@ from fuservice.launch.single import serve_one
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Collection
+
+    from fuservice.launch.child import Contained
 
     # Only a type to the type checker: argparse has no public name for it.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -33,15 +36,26 @@ def run(options: argparse.Namespace) -> None:
     """Serve until the mount is gone. FuserviceError where there is no connection, or the server did not end well."""
     # A listener has this module too, but nothing of what servers are made of.
     from fuservice.cli.warm import load
-    from fuservice.service.handover import connected_socket
 
     check_name(options.type)
-    connection = connected_socket(os.environ) or contained.standard_input()
     without = contained.prepare(options)
+    serve(options.type, load(options.type), without)
+
+
+def serve(name: str, what: Contained, without: Collection[str] = ()) -> None:
+    """Have *what* serve type *name*, as run() does, in a cage *without* some walls."""
+    from fuservice.service.handover import connected_socket
+
+    connection = connected_socket(os.environ) or contained.standard_input()
     facts = {"cage": contained.cage_word(without)}
     ended_well = serve_one(
-        options.type, connection, load(options.type), without=without, facts=facts,
-        states=state.States(state.directory()), log=contained.Log(),
-    )  # fmt: skip
+        name,
+        connection,
+        what,
+        without=without,
+        facts=facts,
+        states=state.States(state.directory()),
+        log=contained.Log(),
+    )
     if not ended_well:
-        raise FuserviceError(f"serve: the server of {options.type} did not end well")
+        raise FuserviceError(f"serve: the server of {name} did not end well")

@@ -8,18 +8,19 @@ from fuservice.prove.verdict import judge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from fuservice.prove.attempt import Attempt
     from fuservice.prove.starts import Start
     from fuservice.prove.verdict import Verdict
 
 
-def prove(start: Start) -> Iterator[Verdict]:
-    """Make every attempt in servers that *start* starts, with another server beside them; yield what came of each.
+def prove(start: Start, attempts: Sequence[Attempt] = ATTEMPTS) -> Iterator[Verdict]:
+    """Make *attempts* in servers that *start* starts, with another server beside them; yield what came of each.
 
     FuserviceError and OSError where an attempt cannot be made.
     """
     with ground() as here, start.connect() as other:
         here.server = other.pid
-        for attempt in ATTEMPTS:
+        for attempt in attempts:
             yield judge(attempt, start, here)
