@@ -59,7 +59,7 @@ def installed(alice: As) -> Iterator[As]:
 def known(alice: As) -> list[str]:
     """Return what the user's manager knows of us: mounts of the system it sees, too."""
     lines = alice("systemctl", "--user", "list-units", "--all", "--plain", "--no-legend").stdout.splitlines()
-    return [line.split()[0] for line in lines if line.startswith("fuservice")]
+    return [line.split()[0] for line in lines if line.startswith(("fuservice", "app-fuservice"))]
 
 
 def servers(alice: As) -> list[str]:

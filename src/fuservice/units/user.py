@@ -60,7 +60,7 @@ def user_sections(name: str, profile: Profile, program: Program) -> dict[str, li
         "Unit": [*_unit(name)],
         "Service": [
             *service.start(program.supervised(name)), *service.budgets(profile), *service.log(name),
-            *service.walls(program, WALLS),
+            *_group(), *service.walls(program, WALLS),
         ],
     }  # fmt: skip
 
@@ -68,3 +68,9 @@ def user_sections(name: str, profile: Profile, program: Program) -> dict[str, li
 def _unit(name: str) -> Iterator[Directive]:
     yield Directive("What `systemctl --user status` shows.", "Description", f"Filesystem server of type {name}")
     yield Directive("A server that failed is forgotten: the journal has it.", "CollectMode", "inactive-or-failed")
+
+
+def _group() -> Iterator[Directive]:
+    yield Directive(
+        "The slice that a template has by itself would stay when all its servers are gone.", "Slice", "app.slice"
+    )
