@@ -64,7 +64,7 @@ test-packages:
 	@umask 022; [ -x $(RUN) ] || $(PYTHON) -m venv .venv
 	@touch $@
 
-.venv/installed: pyproject.toml scripts/fuservicemount $(wildcard docs/man/*) | .venv/python
+.venv/installed: pyproject.toml scripts/fuservicemount scripts/fuservice $(wildcard docs/man/*) | .venv/python
 	@echo "make: installing fuservice into .venv"
 	@umask 022; $(PIP) install --editable . || { echo "make: pip could not install fuservice into .venv: is a package index in reach?" >&2; exit 1; }
 	@touch $@

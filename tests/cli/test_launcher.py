@@ -204,3 +204,18 @@ def test_it_costs_little(installed: Path) -> None:
     bare, ours = (sorted(cpu(*c) for _ in range(20))[3] for c in ((SYSTEM_PYTHON, "-ISc", "pass"), (installed,)))
     print(f"python3 -I -S -c pass {bare * 1e3:.1f} ms, the launcher {ours * 1e3:.1f} ms")
     assert ours - bare < 0.010
+
+
+def test_under_its_other_name_it_is_the_other_program(tmp_path: Path) -> None:
+    """The same file: also by way of a link, whatever that is called."""
+    package(tmp_path / "lib" / version_directory() / "site-packages")
+    program(tmp_path)
+    (tmp_path / "lib" / version_directory() / "site-packages/fuservice/cli/main.py").write_text(TELL)
+    other = tmp_path / "bin/fuservice"
+    shutil.copy(LAUNCHER, other)
+    (tmp_path / "link").symlink_to(other)
+    for path in (other, tmp_path / "link"):
+        told = run(path, "list").told()
+        assert (
+            told["argv"] == ["list"] and told["file"].endswith("cli/main.py") and told["isolated"] and told["no_site"]
+        )

@@ -97,8 +97,8 @@ def _no_reader(kind: str, image: str) -> FuserviceError:
 
 def _recognize(image: str) -> str:
     """Return what the image is, as a process in a cage sees it."""
-    with recognize.open_source(image) as source:
-        return recognize.recognize(source, image)
+    with recognize.open_source(image) as source, recognize.Probe(source, image) as probe:
+        return probe.word()
 
 
 def _packets(image: str, seconds: int) -> Iterator[tuple[bytes, int, str, str]]:

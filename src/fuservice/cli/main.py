@@ -61,7 +61,7 @@ def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
         epilog="To begin with: fuservice mount thing.img. All the rest is in fuservice(1).",
     )  # fmt: skip
     top.add_argument("--version", action="version", version=f"fuservice {__version__}")
-    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser, prog="fuservice")
     for name in names:
         import_module(f"fuservice.cli.{name}").add_command(commands)
     return top
@@ -75,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] and words[0] in WITH_COMMAND:
         end = words.index("--") if "--" in words else len(words)
         given.command, words = words[end + 1 :], words[:end]
-    options = parser(words[:1] if words and words[0] in COMMANDS else COMMANDS).parse_args(words, given)
+    options = parser(
+        words[:1] if words and words[0] in COMMANDS else () if words == ["--version"] else COMMANDS
+    ).parse_args(words, given)
     try:
         code: int | None = options.run(options)
         sys.stdout.flush()

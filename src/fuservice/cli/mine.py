@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from fuservice.backends import holder
 from fuservice.errors import SystemCallError, UsageError, printable
 from fuservice.launch import receipts
 from fuservice.linux import mountinfo, statx
@@ -46,8 +45,15 @@ def is_private(facts: receipts.Facts) -> bool:
 def is_there(facts: receipts.Facts) -> bool:
     """Say whether the mount that *facts* are about is there, here or in its own namespace."""
     if is_private(facts):
-        return any(held.mount_point == facts.get("mount point") for held in holder.holders())
+        return facts.get("mount point") in private_mounts()
     return any(is_about(facts, mount) for mount in mountinfo.mounts())
+
+
+def private_mounts() -> list[str]:
+    """Return the mount points of the caller's private mounts that are there."""
+    from fuservice.backends import holder  # nothing for the path to a mount
+
+    return [held.mount_point for held in holder.holders()]
 
 
 def top(path: str) -> mountinfo.Mount | None:
@@ -101,7 +107,7 @@ def find_private(word: str, known: Mapping[int, receipts.Facts]) -> str | None:
     path, source = place(word), os.path.abspath(word)  # noqa: PTH100
     if top(path) is not None:
         return None
-    there = [held.mount_point for held in holder.holders()]
+    there = private_mounts()
     if path in there:
         return path
     return next(

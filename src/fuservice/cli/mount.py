@@ -12,13 +12,10 @@ import os
 import stat
 import sys
 
-from fuservice.backends import choose
 from fuservice.backends.backend import NAMES
 from fuservice.cli import made, mine, recognize, runtime
 from fuservice.cli.attempt import Attempt
 from fuservice.cli.commandline import STEP_TIMEOUT, CommandLine, CommandLineError, seconds, subtype_of
-from fuservice.cli.direct import mount_directly
-from fuservice.cli.private import Private
 from fuservice.cli.waiting import Waiting
 from fuservice.drivers import catalog, kinds
 from fuservice.errors import (
@@ -33,13 +30,12 @@ from fuservice.errors import (
 )
 from fuservice.helper import manifest
 from fuservice.helper.mount import mount
+from fuservice.linux.fds import Closed
 from fuservice.proto.layouts import SOCKET_DIRECTORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
-
-    from fuservice.linux.fds import Fd
 
     # Only a type to the type checker: argparse has no public name for it.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -164,28 +160,29 @@ def split(words: list[str]) -> tuple[list[str], str | None]:
 def _mount(attempt: Attempt, point: str | None) -> None:
     """Mount one source; FuserviceError, and nothing left, where that fails."""
     typed = attempt.typed
-    if point is None and typed.name is None:
+    if point is None and typed.name is None and not typed.private:
         _check_not_mounted(attempt.source)
     with recognize.open_source(attempt.source) as source:
         attempt.grant(source)
+        probe = None if typed.type else recognize.Probe(source, attempt.source, attempt.offset())
+    with probe or Closed():
+        from fuservice.backends import choose  # as others below: loaded while the probe looks
+
         backend = choose.choose(PRIVATE if typed.private else typed.via)
         attempt.take_backend(backend)
-        kind = attempt.kind = subtype_of(typed.type) if typed.type else _recognize(attempt, source)
-    if attempt.writable and manifest.load(kind).read_only:
-        raise PolicyError(f"{attempt.source}: the driver for {kind} only reads: leave --rw (or -o rw) out")
-    if point is None:
-        attempt.make(made.make(typed.name or made.name_for(attempt.source)))
-    else:
-        attempt.mount_point = os.path.abspath(point)  # noqa: PTH100
-    try:
-        with Waiting(attempt.source):
-            if backend.name == PRIVATE:
-                _serve_privately(attempt, kind)
-            else:
-                _serve(attempt, kind)
-    except BaseException:
-        attempt.unmake()
-        raise
+        kind = attempt.kind = _recognized(attempt, probe) if probe else subtype_of(typed.type)
+        if attempt.writable and manifest.load(kind).read_only:
+            raise PolicyError(f"{attempt.source}: the driver for {kind} only reads: leave --rw (or -o rw) out")
+        if point is None:
+            attempt.make(made.make(typed.name or made.name_for(attempt.source)))
+        else:
+            attempt.mount_point = os.path.abspath(point)  # noqa: PTH100
+        try:
+            with Waiting(attempt.source):
+                (_serve_privately if backend.name == PRIVATE else _serve)(attempt, kind)
+        except BaseException:
+            attempt.unmake()
+            raise
 
 
 def _check_not_mounted(source: str) -> None:
@@ -197,10 +194,10 @@ def _check_not_mounted(source: str) -> None:
         )
 
 
-def _recognize(attempt: Attempt, source: Fd) -> str:
+def _recognized(attempt: Attempt, probe: recognize.Probe) -> str:
     """Return the type that the source has; FuserviceError with the way out where nobody serves it."""
     with Waiting(attempt.source):
-        word = recognize.recognize(source, attempt.source, attempt.offset())
+        word = probe.word()
     attempt.tell(f"it is {word}: a process in a cage has looked at it")
     if word in catalog.DRIVERS or runtime.listening(word):
         return word
@@ -231,12 +228,16 @@ def _serve(attempt: Attempt, kind: str) -> None:
         mount_transiently(_request(attempt, kind, "--transient"), attempt.complain, attach=attempt.attach)
         attempt.succeeded()
         return
+    from fuservice.cli.direct import mount_directly
+
     attempt.served_by(None)
     mount_directly(_request(attempt, kind, "--direct"), attempt.complain, attempt.attach, attempt.succeeded)
 
 
 def _serve_privately(attempt: Attempt, kind: str) -> None:
     """Have a server of our own serve a mount in a namespace of its own, which goes with us unless it is told to stay."""
+    from fuservice.cli.private import Private
+
     attempt.served_by(None)
     request = _request(attempt, kind, "--direct")
     mounted = Private(request, attempt.complain, remove=attempt.made, attach=attempt.attach, report=attempt.report)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
 from fuservice.drivers import kinds
 from fuservice.errors import EXIT_OK, SystemCallError
@@ -15,7 +16,7 @@ from fuservice.helper.manifest import Rule
 from fuservice.launch.child import SUPERVISOR, Contained
 from fuservice.launch.direct import Direct
 from fuservice.launch.state import States
-from fuservice.linux.fds import Fd
+from fuservice.linux.fds import Closed, Fd
 from fuservice.linux.fdsockets import FdSeqPacket
 
 TYPE_CHECKING = False
@@ -40,30 +41,43 @@ def open_source(path: str) -> Fd:
         grant.close()
 
 
-def recognize(source: Fd, path: str, offset: int = 0) -> str:
-    """Return the word of ``kinds.KINDS`` for what *source*, called *path*, holds from byte *offset* on.
+class Probe(Closed):
+    """A process in the cage that looks into an image. It has a copy of the image's descriptor, so the caller may close it."""
 
-    Blocks while the image is read, for PATIENCE seconds at most. SystemCallError where the process in the cage fails.
-    """
-    size = max(0, os.lseek(source.fileno(), 0, os.SEEK_END) - offset)
-    try:
-        probe = Direct(_NAME, _load, States(""))
-    except OSError as error:
-        raise SystemCallError(f"{path}: cannot start a process to look into it: {error.strerror}") from None
-    word = ""
-    try:
-        probe.connection.deadline = time.monotonic() + PATIENCE
-        probe.connection.send(b"%d %d" % (offset, size), source.fileno())
-        word = probe.connection.receive(_ROOM).decode("ascii", "replace")
-    except OSError as error:
-        word = f"{error.strerror or 'it takes too long'}"
-    finally:
-        probe.connection.close()
-        said = probe.end()
-    if word not in kinds.KINDS:
-        reason = "; ".join(said) or word or "it has said nothing"
-        raise SystemCallError(f"{path}: the process that looks into it has failed: {reason}")
-    return word
+    def __init__(self, source: Fd, path: str, offset: int = 0) -> None:
+        """Have *source*, called *path*, looked at from byte *offset* on; does not wait. SystemCallError where no process can be made."""
+        self._path, self._said = path, list[str]()
+        size = max(0, os.lseek(source.fileno(), 0, os.SEEK_END) - offset)
+        try:
+            self._process = Direct(_NAME, _load, States(""))
+        except OSError as error:
+            raise SystemCallError(f"{path}: cannot start a process to look into it: {error.strerror}") from None
+        self._over = False
+        self._process.connection.deadline = time.monotonic() + PATIENCE
+        with suppress(OSError):  # it is gone: what it has said is told below
+            self._process.connection.send(b"%d %d" % (offset, size), source.fileno())
+
+    def word(self) -> str:
+        """Return the word of ``kinds.KINDS`` for what the image is. SystemCallError where the process fails.
+
+        Blocks while the image is read, for PATIENCE seconds at most.
+        """
+        try:
+            word = self._process.connection.receive(_ROOM).decode("ascii", "replace")
+        except OSError as error:
+            word = f"{error.strerror or 'it takes too long'}"
+        if word not in kinds.KINDS:
+            self.close()
+            reason = "; ".join(self._said) or word or "it has said nothing"
+            raise SystemCallError(f"{self._path}: the process that looks into it has failed: {reason}")
+        return word
+
+    def close(self) -> None:
+        """Wait until it has ended; a second call does nothing."""
+        if not self._over:
+            self._over = True
+            self._process.connection.close()
+            self._said = self._process.end()
 
 
 def _load() -> Contained:
