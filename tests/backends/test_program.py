@@ -179,3 +179,18 @@ def test_it_gets_nothing_of_our_environment_and_no_descriptor(
     """)
     said = attach(plan, mount_point)
     assert said == "mount: fusermount3: LANG PATH _FUSE_COMMFD 0 1 2 3 4", "4 is the listing's own"
+
+
+def test_libfuse_2_is_not_asked_for_what_it_would_hand_to_the_kernel(
+    plan: Plan, mount_point: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an option that it does not know the kernel says no more than EINVAL."""
+    (tmp_path / "fusermount").symlink_to("/usr/bin/fusermount3")
+    monkeypatch.setattr(fusermount, "find", lambda: (os.fspath(tmp_path / "fusermount"), None))
+    plan.flags |= layouts.MS_NOSYMFOLLOW
+    pinned, backend = MountPoint(os.fspath(mount_point)), Fusermount()
+    with backend.attach(plan, pinned) as mount:
+        assert backend.lost == ["nosymfollow"]
+        mount.detach()
+    pinned.close()
+    assert mounted(mount_point) is None

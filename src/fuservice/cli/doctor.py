@@ -54,15 +54,17 @@ class Report:
         usable = [str(backend["name"]) for backend in self.backends if backend["usable"]]
         self.taken = next(iter(usable), None) if self.device is None else None
         self.cage = _try_cage()
+        ours = "a server that we start" if self.cage is None else None
+        sockets = {name: runtime.listening(name) for name in catalog.DRIVERS}
         self.servers: list[Finding] = [
-            {"type": name, "socket": socket, "started": "by who listens there" if socket else "by us" if self.cage is None else None}
-            for name, socket in ((name, runtime.listening(name)) for name in catalog.DRIVERS)
-        ]  # fmt: skip
+            {"type": name, "by": _whose(socket) if socket else ours, "socket": socket}
+            for name, socket in sockets.items()
+        ]
 
     @property
     def possible(self) -> bool:
         """Whether this user could mount something."""
-        return self.taken is not None and any(server["started"] for server in self.servers)
+        return self.taken is not None and any(server["by"] for server in self.servers)
 
     def why_not(self) -> PolicyError:
         """Return what is missing, with what would help."""
@@ -124,14 +126,8 @@ def words(report: Report) -> list[str]:
     allowed = "allowed" if conf["user_allow_other"] else "for root alone (user_allow_other is not set)"
     lines += [f"  allow_other  {allowed}", f"  mounts       {conf['mounted']} of FUSE, {limit}", "Who serves it:"]
     for server in report.servers:
-        how = (
-            f"who listens at {server['socket']}"
-            if server["socket"]
-            else "a server that we start"
-            if report.cage is None
-            else "nobody"
-        )
-        lines.append(f"  {server['type']:<12} {how}")
+        where = f", at {server['socket']}" if server["socket"] else ""
+        lines.append(f"  {server['type']:<12} {server['by'] or 'nobody'}{where}")
     lines += [
         "The cage of a server that we start:",
         f"  whole        {'it was tried: yes' if report.cage is None else f'no: {report.cage}'}",
@@ -143,6 +139,11 @@ def words(report: Report) -> list[str]:
 def _backend(backend: Backend) -> Finding:
     reason = backend.why_not()
     return {"name": backend.name, "usable": reason is None, "why not": reason}
+
+
+def _whose(socket: str) -> str:
+    own = runtime.runtime_directory()
+    return "a service of your own" if own and socket.startswith(f"{own}/") else "a service of the system's"
 
 
 def _device() -> tuple[str | None, str]:
