@@ -19,7 +19,7 @@ TEST_PACKAGES := gcc libc6-dev linux-libc-dev libfuse3-dev pkg-config fuse3 fuse
 
 # What may not be missing where the tests run. `make test MUST_HAVE=` takes the machine as it is, and skips.
 # atheris comes as a wheel for x86-64 alone.
-MUST_HAVE ?= root,fuse,loop,ext4,userns,netns,gcc,e2fsprogs,fuse2fs,fusermount3,libfuse3,squashfuse,strace,installed,zsh,fish,systemd$(if $(filter x86_64,$(shell uname -m)),$(comma)atheris)
+MUST_HAVE ?= root,fuse,loop,ext4,userns,netns,gcc,e2fsprogs,fuse2fs,fusermount3,libfuse3,squashfuse,strace,installed,hatchling,zsh,fish,systemd$(if $(filter x86_64,$(shell uname -m)),$(comma)atheris)
 PYTEST_ARGS ?=
 
 .PHONY: help

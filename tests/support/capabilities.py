@@ -110,6 +110,10 @@ def _atheris() -> str | None:
     return None if importlib.util.find_spec("atheris") else "no atheris here (pip install atheris; x86-64 only)"
 
 
+def _hatchling() -> str | None:
+    return None if importlib.util.find_spec("hatchling") else "no hatchling here, to build a wheel (make dev)"
+
+
 PROBES: dict[str, Probe] = {
     name: functools.cache(probe)
     for name, probe in {
@@ -132,6 +136,7 @@ PROBES: dict[str, Probe] = {
         "installed": _installed,
         "nobody-python": _nobody_python,
         "atheris": _atheris,
+        "hatchling": _hatchling,
         "mtab": _mtab,
     }.items()
 }
