@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 PER_UID: Final = 16  # connections of one user: one is served, the others wait
 MOST: Final = 512  # connections in all
 _AT_ONCE: Final = 64  # connections that are accepted in one turn
-SILENCE: Final = 10.0  # seconds from a connection to its request
+SILENCE: Final = 5.0  # seconds from a connection to its request
 WAITING: Final = 60.0  # seconds from a request until those of the same user before it are done
 PATIENCE: Final = 15.0  # seconds for a caller's process: longer than his conversation may take
 ERROR: Final = 3  # syslog(3)

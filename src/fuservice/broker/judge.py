@@ -48,7 +48,11 @@ class Peer:
 def check_device(fd: int) -> None:
     """Refuse what is no fuse device, opened for reading and writing, that was never mounted."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    if flags & os.O_PATH or not fusedev.is_fuse_device(fd):
+    try:
+        right = not flags & os.O_PATH and fusedev.is_fuse_device(fd)
+    except PermissionError:  # a file on somebody's FUSE filesystem
+        right = False
+    if not right:
         raise RefusalError(errno.ENODEV, "the first descriptor is not the open fuse device (character device 10:229)")
     if flags & os.O_ACCMODE != os.O_RDWR:
         raise RefusalError(errno.EBADF, "the fuse device must be opened for reading and writing")
@@ -145,7 +149,10 @@ class Place:
 
         The kernel judged whether he may create there. We need no right in it: only to ask the new directory for its parent.
         """
-        status = os.fstat(shown)
+        try:
+            status = os.fstat(shown)
+        except PermissionError as error:
+            raise RefusalError.of("the directory that was shown", error) from None
         name = os.path.basename(os.readlink(f"/proc/self/fd/{shown}"))  # noqa: PTH115, PTH119
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or name != word:
             raise RefusalError(errno.EACCES, "what was shown is not the directory that was asked for")

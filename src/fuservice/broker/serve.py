@@ -34,7 +34,7 @@ INFORMATION, WARNING = 6, 4  # syslog(3)
 
 
 def identify(connection: FdSeqPacket) -> Peer:
-    """Return who connected; PeerGoneError where that process has ended since."""
+    """Return who connected; RefusalError where that process has ended since."""
     who = connection.peer()
     try:
         groups = peers.groups(connection.fileno())
@@ -45,7 +45,7 @@ def identify(connection: FdSeqPacket) -> Peer:
     try:
         return Peer(who.uid, who.gid, groups, who.pid, peers.process(connection.fileno()))
     except ProcessLookupError:
-        raise PeerGoneError("whoever connected has ended") from None
+        raise RefusalError(errno.ESRCH, "the process that connected has ended") from None
 
 
 def serve(connection: FdSeqPacket, policy: Policy, log: Log) -> None:
@@ -63,6 +63,7 @@ def serve(connection: FdSeqPacket, policy: Policy, log: Log) -> None:
         sentence = "; ".join([str(error), *getattr(error, "details", ())])
         log(WARNING, f"{name}: refused: {sentence}")
         number = error.errno if isinstance(error, RefusalError) else errno.EPERM
+        number = errno.EMSGSIZE if isinstance(error, TruncatedPacketError) else number
         _say(connection, wire.Answer(number, sentence=sentence))
     finally:
         if conversation is not None:
@@ -146,7 +147,12 @@ class Conversation:
             "fd": str(plan.fuse_device.fileno()), "rootmode": f"{place.kind:o}",
             "user_id": str(self._peer.uid), "group_id": str(self._peer.gid),
         }  # fmt: skip
-        mount = attach_by_descriptors(plan, options, place_fd)
+        try:
+            mount = attach_by_descriptors(plan, options, place_fd)
+        except RefusalError as error:
+            if error.errno == errno.EINVAL and not error.details:  # the kernel says no more than that
+                error.details = ["was the fuse device opened in another user namespace?"]
+            raise
         if mount is None:
             raise RefusalError(
                 errno.ENOSYS, "this kernel's FUSE cannot be mounted by descriptors: Linux 5.7 or newer can"

@@ -103,7 +103,7 @@ def listener(effective: int, *, root: bool) -> Sequence[Operation]:
     PolicyError where CAP_SYS_ADMIN is not among them. As *root* it becomes a user that nobody else is.
     """
     if not effective & _ADMIN:
-        raise PolicyError("fuserviced: has no CAP_SYS_ADMIN, without which nobody mounts: start it as root")
+        raise PolicyError("the broker has no CAP_SYS_ADMIN, without which nobody mounts: start it as root")
     limits = {"CORE": 0, "NOFILE": DESCRIPTORS, "AS": MEMORY, "MEMLOCK": 0, "MSGQUEUE": 0, "RTPRIO": 0}
     become = (credentials.BecomeOwnUser(credentials.FIRST_UID), credentials.DropBoundingSet()) if root else ()
     return (

@@ -66,7 +66,9 @@ def run(options: argparse.Namespace) -> None:
     try:
         enter(steps)
     except OSError as error:
-        raise SystemCallError(f"fuserviced: {error}: {'; '.join(getattr(error, '__notes__', ()))}") from None
+        raise SystemCallError(
+            f"the broker cannot give up its rights: {error}: {'; '.join(getattr(error, '__notes__', ()))}"
+        ) from None
     if not inherited:
         print(f"listening on {options.socket}", flush=True)
     daemon.run()
