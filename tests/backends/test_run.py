@@ -161,6 +161,9 @@ def test_a_private_mount_is_kept_entered_listed_and_unmounted(user: User, thing:
     assert user.run("fuservice", "umount", thing) == (0, "", "")
     assert user.processes() == {} and not point.exists()
     assert user.run("fuservice", "list").stdout == "nothing is mounted\n"
+    script = f"fuservice enter {thing}"
+    said = user.run("fuservice", "run", thing, "--", "sh", "-c", script)
+    assert said == (1, "", f"fuservice: enter: {point}: is no private mount: it is seen from here\n")
     assert user.run("fuservice", "enter", point) == (1, "", f"fuservice: {point}: nothing is mounted there\n")
 
 

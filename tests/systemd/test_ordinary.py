@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.mounts import loop_mounted
 from tests.systemd.conftest import mounts
-from tests.systemd.test_user import OWN, UID, As, _alice, alice  # noqa: F401  # the latter are fixtures
+from tests.systemd.test_user import OWN, UID, As, _alice, alice, installed, servers  # noqa: F401  # some are fixtures
 
 if TYPE_CHECKING:
     from tests.systemd.machine import Done, Machine
@@ -79,6 +79,26 @@ def test_by_the_systems_program(login: Callable[..., Done], machine: Machine, ke
     (row,) = json.loads(login("fuservice", "list", "--json").stdout)
     assert (row["mount point"], row["back end"], row["uid"], row["cage"]) == (POINT, "fusermount3", UID, "whole")
     assert login("fuservice", "umount", "image").stderr == ""
+
+
+@pytest.mark.usefixtures("nothing_of_alices")
+def test_a_service_of_the_users_own_serves_what_the_systems_program_mounts(
+    login: Callable[..., Done],
+    installed: As,  # noqa: F811
+    machine: Machine,
+    kernels: str,
+) -> None:
+    """Its server has the fuse device long before there is a mount that this one could be."""
+    (told,) = [
+        row for row in json.loads(login("fuservice", "doctor", "--json").stdout)["servers"] if row["type"] == "ext4"
+    ]
+    assert told == {"type": "ext4", "by": "a service of your own", "socket": f"{OWN}/filesystems/ext4"}
+    assert login("fuservice", "mount", "image").stdout == f"{POINT}\n"
+    assert login("sh", "-c", SUMS, POINT).stdout == kernels
+    (row,) = json.loads(login("fuservice", "list", "--json").stdout)
+    assert row["back end"] == "fusermount3" and row["unit"].startswith("fuservice-ext4@")
+    assert login("fuservice", "umount", "image").stderr == ""
+    assert machine.becomes(lambda: not servers(installed))
 
 
 @pytest.mark.usefixtures("nothing_of_alices", "without_fusermount")

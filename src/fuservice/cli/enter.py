@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fuservice.backends import holder
 from fuservice.cli import inside, mine
+from fuservice.errors import PolicyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,4 +29,7 @@ def run(options: argparse.Namespace) -> int:
     """Run it; return its status, as a shell has it. FuserviceError where there is no such mount."""
     known = mine.open_receipts()
     path = mine.find_private(options.mount, known) or mine.find(options.mount, known)
-    return inside.execute(holder.find(path), options.command)
+    held = holder.at(path)
+    if held is None:
+        raise PolicyError(f"enter: {path}: is no private mount: it is seen from here")
+    return inside.execute(held, options.command)
