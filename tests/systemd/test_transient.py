@@ -89,7 +89,7 @@ def facts(machine: Machine, unit: str) -> dict[str, str]:
     # A helper is run by the same Python by its other name.
     pairs = (line.replace("/bin/python3 ", "/bin/python ").partition("=") for line in lines)
     return {
-        name: value for name, _, value in pairs
+        name: " ".join(sorted(value.split())) for name, _, value in pairs
         if name not in OF_EACH and not name.endswith(("Timestamp", "TimestampMonotonic", "UniqueId"))
     }  # fmt: skip
 
@@ -147,6 +147,16 @@ def test_a_systemd_that_cannot_is_a_sentence_and_nothing_else_is_tried(clean: Ma
         assert code == 1 and said in complaint and complaint.count("\n") == 1
     finally:
         clean.run("rm", f"/tmp/bin/{script}")
+
+
+def test_why_systemd_starts_nothing_is_told(clean: Machine) -> None:
+    clean.run("systemctl", "stop", "dbus.socket", "dbus.service")
+    try:
+        code, said = helper(clean)
+        assert code == 1 and "systemd has started no server of ext4: Failed to connect to " in said
+        assert said.endswith(": Connection refused\n")
+    finally:
+        clean.run("systemctl", "start", "dbus.socket")
 
 
 def test_a_users_is_started_by_the_users_own_manager(clean: Machine) -> None:

@@ -37,10 +37,17 @@ def explain(error: RemoteProtocolError, path: str) -> RemoteProtocolError:
     return _with(error, how, where) if where else error
 
 
-def explain_unit(error: RemoteProtocolError, unit: str, *, of_user: bool) -> RemoteProtocolError:
-    """Return *error* of a conversation with a server in *unit*, of the user's own manager or the system's, in the same way."""
-    option = "--user-unit" if of_user else "--unit"
-    return _with(error, _end_of(option, unit)[0], f"journalctl {option} {unit}")
+def explain_unit(error: RemoteProtocolError, unit: str, *, of_user: bool, starter: int) -> RemoteProtocolError:
+    """Return *error* of a conversation with a server in *unit*, of the user's own manager or the system's, in the same way.
+
+    Where there was no such unit, the process *starter* of this boot has said why, by the name of its type.
+    """
+    option, identifier = "--user-unit" if of_user else "--unit", unit.rpartition("-")[0]
+    ended, entries = _end_of(option, unit)
+    said = [one["MESSAGE"] for one in _journal("--identifier", identifier) if one.get("_PID") == str(starter)]
+    if said and not entries:
+        return RemoteProtocolError(f"{error}: {printable(said[-1])}")
+    return _with(error, ended, f"journalctl {option} {unit}")
 
 
 def _with(error: RemoteProtocolError, how: str, where: str) -> RemoteProtocolError:

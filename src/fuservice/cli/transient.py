@@ -27,6 +27,7 @@ from fuservice.units.user import user_sections
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Final
 
     from fuservice.helper.request import Request
     from fuservice.helper.session import Attach
@@ -54,7 +55,10 @@ def mount_transiently(request: Request, say: Callable[[str], None], attach: Atta
         none = RemoteProtocolError(f"systemd has started no server of {name}")
         unit = next(word.removeprefix("--unit=") for word in words if word.startswith("--unit="))
         raise explain_unit(
-            none if isinstance(error, NoHelloError) else error, unit, of_user=os.geteuid() != 0
+            none if isinstance(error, NoHelloError) else error,
+            unit,
+            of_user=os.geteuid() != 0,
+            starter=services[-1].pid,
         ) from None
     finally:
         for service in services:
@@ -82,6 +86,10 @@ def start(name: str) -> list[str]:
     ]  # fmt: skip
 
 
+#: systemd-run's own complaints go where the service's words go, and not under its own name (systemd(1), "Environment").
+COMPLAIN_HERE: Final = {"SYSTEMD_LOG_TARGET": "console"}
+
+
 class Service:
     """A systemd-run(1) that is our child, and has a service started. The *connection* to that is the caller's."""
 
@@ -94,7 +102,7 @@ class Service:
         with theirs:
             try:
                 self.pid = os.posix_spawnp(
-                    words[0], words, os.environ, setpgroup=0,  # what interrupts us is not for it
+                    words[0], words, {**os.environ, **COMPLAIN_HERE}, setpgroup=0,  # what interrupts us is not for it
                     file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
                 )  # fmt: skip
             except OSError as error:
