@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from fuservice.linux import statx
 from tests.lifecycle.yard import PLACE, Row, Yard
 from tests.support.capabilities import PROGRAMS
 from tests.support.mounts import detach_all, mounted
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.needs("root", "fuse", "e2fsprogs", "installed"), pytest.mark.timeout(60)]
 
@@ -258,3 +260,28 @@ def test_why_tells_what_became_of_it(yard: Yard) -> None:
     assert yard.cli("why", "1").stdout.startswith(f"{told}was unmounted by `fuservice umount'")
     assert yard.cli("why").stdout.startswith("nothing has gone wrong")
     assert json.loads(yard.cli("why", "--json", "1").stdout) == receipt(1)
+
+
+def test_what_takes_long_is_told_while_it_lasts(yard: Yard) -> None:
+    os.kill(yard.listener.pid, signal.SIGSTOP)
+    words = [os.fspath(PROGRAMS / "fuservice"), "mount", "image"]
+    with subprocess.Popen(words, cwd=PLACE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            assert process.stderr.readline() == "fuservice: image: is being opened: this takes longer than usual\n"
+        finally:
+            os.kill(yard.listener.pid, signal.SIGCONT)
+        assert process.stdout.read() == f"{MEDIA}/image\n" and process.wait() == 0
+
+
+def test_ctrl_c_leaves_nothing(yard: Yard) -> None:
+    os.kill(yard.listener.pid, signal.SIGSTOP)
+    words = [os.fspath(PROGRAMS / "fuservice"), "mount", "image"]
+    with subprocess.Popen(words, cwd=PLACE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until(lambda: list(MEDIA.glob("*")), "the directory")
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=20) == ("", "fuservice: interrupted\n")
+        finally:
+            os.kill(yard.listener.pid, signal.SIGCONT)
+    assert process.returncode == 130 and not list(MEDIA.glob("*"))

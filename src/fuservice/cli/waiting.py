@@ -29,7 +29,7 @@ class Waiting(Closed):
         self._what, self._since, self._shown = printable(what), time.monotonic(), 0
         try:
             self._moving = os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
-            self._width = os.get_terminal_size(2).columns if self._moving else 0
+            self._width = (os.get_terminal_size(2).columns or 80) if self._moving else 0
         except OSError:
             self._moving = False
         self._before = signal.signal(signal.SIGALRM, self._tell)
