@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from tests.backends.conftest import Image
     from tests.support.user import User
 
-pytestmark = pytest.mark.needs("root", "fuse", "fusermount3", "userns", "e2fsprogs", "loop", "ext4", "nobody-python")
+pytestmark = pytest.mark.needs(
+    "root", "fuse", "fusermount3", "userns", "e2fsprogs", "loop", "ext4", "nobody-python", "installed"
+)
 
 IMAGE_ENTRIES = 500  # at least
 WHY_NOT = "from fuservice.backends.fusermount import Fusermount; print(Fusermount().why_not())"
