@@ -67,7 +67,7 @@ def test_what_has_no_reader_is_named(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert capfd.readouterr().err.startswith(
         f"fuservice: {tmp_path}/x: is a filesystem of type xfs: there is no driver for it"
     )
-    assert main(["check", "-t", "nosuch", os.fspath(tmp_path / "x")]) == EXIT_FAILURE
+    assert main(["check", "-t", "nosuch", os.fspath(tmp_path / "x")]) == EXIT_NO_SERVICE
     assert "no reader for type nosuch: there are ext2, ext3, ext4" in capfd.readouterr().err
 
 

@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _no_reader(kind: str, image: str) -> FuserviceError:
     if kind not in kinds.KINDS:
-        return FuserviceError(f"check: no reader for type {kind}: there are {', '.join(EXT)}")
+        return NoServiceError(f"check: no reader for type {kind}: there are {', '.join(EXT)}")
     return (NoServiceError if kind in kinds.FILESYSTEMS else ImageError)(kinds.sentence(kind, image))
 
 
