@@ -133,6 +133,18 @@ def test_a_wall_that_is_missing_is_a_sentence_and_no_mount(clean: Machine) -> No
         clean.run("systemctl", "daemon-reload")
 
 
+def test_a_helper_that_is_killed_leaves_nothing(clean: Machine) -> None:
+    """Wherever it was: systemd-run, which waits for the service, ends with it, and that with the connection."""
+    for tenths in (1, 3, 5, 7):
+        clean.run("timeout", "--signal=KILL", f"0.{tenths}", "fuservicemount", "/srv/image", "/mnt/a", "-t", "ext4", "--transient",
+                  check=False)  # fmt: skip
+        if mounts(clean):  # it was quicker
+            assert clean.run("cat", "/mnt/a/words").stdout == "read through systemd\n"
+            clean.run("umount", "/mnt/a")
+        assert clean.becomes(lambda: not units(clean)) and not mounts(clean)
+        assert clean.becomes(lambda: clean.run("pgrep", "-c", "systemd-run", check=False).stdout == "0\n")
+
+
 @pytest.mark.parametrize(("script", "said"), [
     ("systemctl", "systemd 251 lacks walls that units need: expected 252 or newer"),
     ("systemd-run", "systemd has started no server of ext4"),

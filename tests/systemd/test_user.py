@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.capabilities import REPOSITORY
 from tests.systemd.conftest import mounts
 from tests.systemd.test_mounts import status
 
@@ -150,6 +151,26 @@ def test_nobody_needs_a_right_for_it(installed: As, machine: Machine, words: tup
     assert installed("fuservice", "list").stdout.splitlines()[1].split()[1] == point
     installed("fuservice", "umount", "/home/alice/image")
     assert machine.becomes(lambda: not servers(installed)) and not mounts(machine)
+
+
+@pytest.mark.needs("fusermount3")
+def test_a_program_in_the_users_home_is_all_that_shows_of_it(alice: As, machine: Machine) -> None:
+    home = machine.root / "home/alice"
+    machine.run("chmod", "0700", "/home/alice")
+    machine.run("cp", "-r", f"{REPOSITORY}/src", "/home/alice/src")
+    machine.run("/usr/bin/python3", "-m", "venv", "--without-pip", "/home/alice/venv")
+    (packages,) = (home / "venv/lib").glob("python3*/site-packages")
+    (packages / "fuservice.pth").write_text("/home/alice/src\n")
+    fuservice = ["/home/alice/venv/bin/python", "-m", "fuservice.cli.main"]
+    alice(*fuservice, "units", "install", "--user", "ext4")
+    alice(*fuservice, "mount", "/home/alice/image")
+    try:
+        (unit,) = servers(alice)
+        pid = alice("systemctl", "--user", "show", "--property=MainPID", "--value", unit).stdout.strip()
+        assert machine.run("env", "-C", f"/proc/{pid}/root", "ls", "-A", "home/alice").stdout.split() == ["src", "venv"]
+    finally:
+        alice(*fuservice, "umount", "/home/alice/image")
+        alice(*fuservice, "units", "remove", "--user")
 
 
 SAMPLE = """
