@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fuservice.backends.choose import choose
 from fuservice.cli import warm
+from fuservice.cli.afterwards import Afterwards, last_words
 from fuservice.cli.commandline import CommandLine
 from fuservice.errors import FuserviceError
 from fuservice.helper.mount import mount
@@ -30,16 +31,19 @@ def main(via: str, words: Sequence[str]) -> dict[str, object]:
     servers: list[Direct] = []
 
     def connect(request: Request) -> SeqPacket:
-        servers.append(Direct(request.subtype, partial(warm.load, request.subtype), States(directory())))
+        servers.append(
+            Direct(request.subtype, partial(warm.load, request.subtype), States(directory()), Afterwards(backend))
+        )
         return servers[-1].connection
 
     try:
         backend = choose(via or None)
-        mount(CommandLine(["drive", *words]), said.append, connect, backend.attach)
+        request = CommandLine(["drive", *words])
+        mount(request, said.append, connect, backend.attach)
     except FuserviceError as error:
         said += [line for server in servers for line in server.end()]
         return {"error": str(error), "said": said}
-    said += [line for server in servers for line in server.leave()]
+    said += [line for server in servers for line in server.leave(last_words(request.mount_point, None))]
     return {"via": backend.name, "lost": backend.lost, "said": said}
 
 

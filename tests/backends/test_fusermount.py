@@ -16,12 +16,12 @@ from tests.support.user import UID, fresh_user
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from tests.backends.conftest import Image
     from tests.support.user import User
 
-pytestmark = pytest.mark.needs(
-    "root", "fuse", "fusermount3", "userns", "e2fsprogs", "loop", "ext4", "nobody-python", "installed"
-)
+pytestmark = pytest.mark.needs("root", "fuse", "fusermount3", "userns", "e2fsprogs", "loop", "ext4", "nobody-python")
 
 IMAGE_ENTRIES = 500  # at least
 WHY_NOT = "from fuservice.backends.fusermount import Fusermount; print(Fusermount().why_not())"
@@ -70,16 +70,34 @@ def test_what_is_not_mounted_is_told(user: User) -> None:
     assert "No such file or directory" in unmount(user, Path("/nonexistent/mnt"))
 
 
+def kill(user: User, names: Collection[str], number: str = "KILL") -> None:
+    """Send the processes of *user* that are called one of *names* a signal, in that order."""
+    pids = {name: str(pid) for pid, name in user.processes().items()}
+    user.run("kill", f"-{number}", *(pids[name] for name in names))
+
+
 def test_nobody_keeps_the_other_device(user: User, image: Image) -> None:
-    """A server that is killed must not leave whoever waits for its answer waiting."""
-    point = user.make("mnt")
+    """A server that is killed must not leave whoever waits for its answer waiting, whoever else is stopped."""
+    point, others = user.make("mnt"), ("fuservice-direc", "fuservice-guard")
     assert drive(user, "fusermount3", image.path, point, "-t", "ext4").error is None
-    for pid, name in user.processes().items():
-        if name != "fuservice-direc":
-            user.run("kill", "-9", str(pid))
+    kill(user, others, "STOP")
+    kill(user, ("ext4",))
+    wait_until(lambda: "ext4" not in user.processes().values(), "the end of the server")
     ended = user.run("ls", point)
     assert ended.code == 2 and ended.stderr.strip().endswith(("endpoint is not connected", "caused connection abort"))
-    assert unmount(user, point) == ""
+    kill(user, others, "CONT")
+    wait_until(lambda: not mounted(point) and not user.processes(), "the end of the mount, and of all processes")
+
+
+@pytest.mark.parametrize("victims", [("ext4",), ("fuservice-direc",), ("ext4", "fuservice-direc")])
+def test_whoever_is_killed_the_mount_point_is_usable_again(user: User, image: Image, victims: tuple[str, ...]) -> None:
+    point = user.make("mnt")
+    for _ in range(5):
+        assert drive(user, "fusermount3", image.path, point, "-t", "ext4").error is None
+        kill(user, victims)
+        wait_until(lambda: not mounted(point), "the end of the mount")
+        assert user.run("ls", point) == (0, "", "")
+        wait_until(lambda: not user.processes(), "the end of all processes")
 
 
 @pytest.mark.parametrize("name", ["-u", "a,b", "a,b\\c", "new\nline", "with blank", "ümlaut", "\udcff"])

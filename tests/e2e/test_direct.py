@@ -188,7 +188,7 @@ def test_the_server_ends_with_its_mount_and_outlives_its_helper(
 
 
 def test_a_mount_in_a_namespace_of_its_own_goes_with_it(tmp_path: Path) -> None:
-    """The supervisor keeps no namespace of the caller's alive."""
+    """Guard and supervisor live in it too, and do not keep it alive."""
     image, point, before = tmp_path / "image", tmp_path / "mnt", servers()
     subprocess.run(["mkfs.ext4", "-q", image, "4M"], check=True, capture_output=True)
     point.mkdir()
@@ -198,19 +198,3 @@ def test_a_mount_in_a_namespace_of_its_own_goes_with_it(tmp_path: Path) -> None:
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "lost+found\n", "")
     wait_until(lambda: not servers() - before, "the end of the server")
-
-
-def test_a_supervisor_ends_with_its_server(tmp_path: Path, fuservicemount: Mount, mount_point: Path) -> None:
-    """And the mount answers with an error at once: nobody else has the fuse device open."""
-    image, before = tmp_path / "image", servers()
-    subprocess.run(["mkfs.ext4", "-q", image, "4M"], check=True, capture_output=True)
-    assert fuservicemount(image, mount_point, "-t", "ext4", "-o", "ro", "--direct") == (0, "", "")
-    (server,) = servers() - before
-    supervisor = int(Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[1])
-    assert Path(f"/proc/{supervisor}/comm").read_text() == "fuservice-direc\n"
-    assert os.stat(f"/proc/{supervisor}/ns/mnt").st_ino != os.stat("/proc/self/ns/mnt").st_ino  # noqa: PTH116
-    os.kill(server, signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{supervisor}/fd/0").exists(), "the end of the supervisor")
-    with pytest.raises(OSError, match="not connected"):
-        os.listdir(mount_point)
-    detach_all(mount_point)

@@ -21,7 +21,10 @@ MAY_EXIT: dict[str, str] = {
     "fuservice.backends.namespace": "the same",
     "fuservice.launch.child": "the same",
     "fuservice.broker.daemon": "the same",
+    "fuservice.launch.dead": "the same",
     "fuservice.launch.direct": "the same",
+    "fuservice.launch.guard": "the same",
+    "fuservice.launch.tidier": "the same",
     "fuservice.prove.supervised": "the same",
 }
 

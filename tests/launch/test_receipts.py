@@ -38,10 +38,13 @@ def test_what_was_written_is_read_and_is_its_owners_alone(place: Path) -> None:
 def test_the_first_end_holds(place: Path) -> None:
     number = receipts.write({})
     assert number is not None and receipts.is_open(receipts.read(number) or {})
-    receipts.ended(number, "unmounted")
+    receipts.ended(number, receipts.UNMOUNTED)
+    first = receipts.read(number)
+    receipts.ended(number, "unmounted by somebody who knows")
     receipts.ended(number, "the server was killed")
     facts = receipts.read(number)
-    assert facts is not None and facts["reason"] == "unmounted" and not receipts.is_open(facts)
+    assert first is not None and facts == first | {"reason": "unmounted by somebody who knows"}
+    assert not receipts.is_open(facts)
     receipts.ended(77, "nobody knows it")
     assert os.listdir(place) == ["1.json"]
 

@@ -129,14 +129,17 @@ def test_records_of_another_mount_namespace_are_kept(yard: Yard, tmp_path: Path)
 
 
 def test_a_mount_whose_server_was_killed_keeps_its_row(yard: Yard) -> None:
+    """Where the listener cannot detach it: another mount lies upon it."""
     point = yard.mounted()
     (before,) = yard.rows()
     pid = yard.server_of(point)
+    kernel.mount("upon", os.fspath(point), "tmpfs")
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: pid not in yard.servers(), "the end of the server")
     (row,) = yard.rows()
     assert row == {**before, "driver": None, "uid": None, "pid": None, "read": None, "cage": None, "budgets": None}
     assert yard.cli("list").stdout.splitlines()[1].split("\t")[4:7] == ["-", "-", "-"]
+    kernel.umount2(os.fspath(point))
     assert yard.cli("umount", point) == (0, "", "")
     assert yard.rows() == []
 

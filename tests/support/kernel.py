@@ -10,6 +10,7 @@ import os
 from ctypes import c_char_p, c_int, c_ulong, c_void_p
 
 CLONE_NEWNS = 0x00020000
+MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
 MNT_DETACH = 2

@@ -83,11 +83,7 @@ def start(mount: Callable[[Say], str], path: str, *, say: Say, supervisor: int, 
     """
     ours, theirs = FdSeqPacket.pair()
     with theirs, _covered(path) as covered:
-        try:
-            pid = os.fork()
-        except OSError as error:
-            ours.close()
-            raise SystemCallError(f"no process can be started to hold the mount: {error.strerror}") from None
+        pid = os.fork()
         if pid == 0:
             ours.close()
             _hold(mount, path, (covered.fileno(), theirs.fileno(), supervisor), theirs, remove=remove)
@@ -145,9 +141,6 @@ def _hold(
     except OSError as error:
         _tell(control, _FAILED, f"{EXIT_FAILURE} no namespace can be made to mount in: {error.strerror}")
     except BaseException as error:  # noqa: BLE001  # nobody is above us: tell it, and leave by _exit whatever it was
-        import traceback
-
-        os.write(2, os.fsencode(traceback.format_exc()))
         _tell(control, _FAILED, f"{EXIT_BUG} the process that was to hold the mount has failed: {error!r}")
     finally:
         os._exit(code)

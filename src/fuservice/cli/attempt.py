@@ -115,6 +115,11 @@ class Attempt:
              "access": "rw" if self.writable else "ro"}
         ]  # fmt: skip
 
+    @property
+    def backend(self) -> Backend | None:
+        """Who attaches the mount, once that is known."""
+        return self._backend
+
     def take_backend(self, backend: Backend) -> None:
         """Note who attaches the mount."""
         self._backend = backend

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from fuservice.cli import warm
+from fuservice.cli.afterwards import Afterwards, last_words
 from fuservice.cli.ownserver import own_server
 from fuservice.errors import SystemCallError
 from fuservice.helper.attach import attach
@@ -16,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fuservice.backends.backend import Backend
     from fuservice.helper.request import Request
     from fuservice.helper.session import Attach
     from fuservice.linux.sockets import SeqPacket
@@ -26,18 +28,20 @@ def mount_directly(
     say: Callable[[str], None],
     attach: Attach = attach,
     mounted: Callable[[], int | None] = lambda: None,
+    backend: Backend | None = None,
 ) -> None:
     """Mount as *request* asks, with a caged server of our own; FuserviceError, and nothing left, where that fails.
 
     *say* takes complaints on the way, and what the server logs until the mount is there. *attach* is the back end.
-    *mounted* is called once the mount is there for good, and returns the number of its receipt, if there is one.
+    *mounted* is called once the mount is there for good, and returns the number of its receipt, if there is one. *backend*
+    detaches the mount if its server dies; without one, our own rights do.
     """
     name = own_server(request, "direct")
     servers: list[Direct] = []
 
     def connect(_request: Request) -> SeqPacket:
         try:
-            servers.append(Direct(name, partial(warm.load, name), States(directory())))
+            servers.append(Direct(name, partial(warm.load, name), States(directory()), Afterwards(backend)))
         except OSError as error:
             raise SystemCallError(f"cannot start a server of {name}: {error.strerror}") from None
         return servers[-1].connection
@@ -45,8 +49,8 @@ def mount_directly(
     lines: list[str] = []
     try:
         mount(request, say, connect, attach)
-        mounted()
-        lines = [line for server in servers for line in server.leave()]
+        words = last_words(request.mount_point, mounted())
+        lines = [line for server in servers for line in server.leave(words)]
     except BaseException:
         lines = [line for server in servers for line in server.end()]
         raise

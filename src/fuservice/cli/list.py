@@ -14,7 +14,6 @@ from fuservice.backends import holder
 from fuservice.cli import mine, records, show
 from fuservice.helper.record import namespace
 from fuservice.launch import state
-from fuservice.launch.direct import NAME
 from fuservice.linux import mountinfo
 from fuservice.linux.cgroup import unit
 from fuservice.linux.servers import Server, connection_number, servers
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("id", "mount point", "source", "type", "driver", "uid", "pid", "cage", "since", "read")
 _BUDGET = "status.budget_"  # how the listener's records call what service/main.py tells
-_SUPERVISOR = NAME[:15]  # of a direct start, as the kernel cuts its name (proc_pid_comm(5))
 
 
 class Row:
@@ -144,32 +142,36 @@ def gather(*, everything: bool = False) -> list[Row]:
             continue
         facts, number = known.get(mount.mount_id), mine.receipt_of(mount, receipts)
         if facts is not None or number is not None or everything:
-            server = caged(serving.get(connection_number(mount.device)))
+            server = _server_of(mount.device, serving, told)
             told_of_it = told.get(server.pid, {}) if server else {}
             rows.append(Row(mount, facts, server, told_of_it, None if number is None else receipts[number]))
     return rows + [
-        _private(held, there, receipts, serving) for held in holder.holders() if (there := held.mount()) is not None
+        _private(held, there, receipts, serving, told)
+        for held in holder.holders()
+        if (there := held.mount()) is not None
     ]
 
 
 def _private(
-    held: holder.Held, mount: mountinfo.Mount, receipts: Mapping[int, Facts], serving: Mapping[int, Server]
-) -> Row:
+    held: holder.Held, mount: mountinfo.Mount, receipts: Mapping[int, Facts], serving: Mapping[int, Server],
+    told: Mapping[int, Mapping[str, str]],
+) -> Row:  # fmt: skip
     """Return the row of a mount that only its own namespace has."""
     receipt = next((facts for facts in receipts.values() if mine.is_private(facts) and mine.is_about(facts, mount)), {})
-    server = caged(serving.get(connection_number(mount.device)))
+    server = _server_of(mount.device, serving, told)
     return Row(mount, None, server, {}, {"back end": "namespace", **receipt, "holder": held.pid})
 
 
-def caged(server: Server | None) -> Server | None:
-    """Return the server itself where *server* is who looks after it: a plain user sees no descriptors in the cage."""
-    if server is None or server.name != _SUPERVISOR:
-        return server
+def _server_of(device: str, serving: Mapping[int, Server], told: Mapping[int, Mapping[str, str]]) -> Server | None:
+    """Return who serves the connection *device*: who holds the fuse device, or else whom who looks after them has recorded.
+
+    A plain user sees no descriptors in the cage.
+    """
+    pid = next((pid for pid, facts in told.items() if facts.get("device") == device), None)
     try:
-        with open(f"/proc/{server.pid}/task/{server.pid}/children", encoding="ascii") as children:  # noqa: PTH123
-            return Server(int(children.read().split()[0]))
-    except (OSError, ValueError, IndexError):
-        return server
+        return serving.get(connection_number(device)) if pid is None else Server(pid)
+    except OSError:
+        return None
 
 
 def recorded() -> dict[int, dict[str, str]]:

@@ -231,7 +231,8 @@ def _serve(attempt: Attempt, kind: str) -> None:
     from fuservice.cli.direct import mount_directly
 
     attempt.served_by(None)
-    mount_directly(_request(attempt, kind, "--direct"), attempt.complain, attempt.attach, attempt.succeeded)
+    request = _request(attempt, kind, "--direct")
+    mount_directly(request, attempt.complain, attempt.attach, attempt.succeeded, attempt.backend)
 
 
 def _serve_privately(attempt: Attempt, kind: str) -> None:
@@ -243,8 +244,7 @@ def _serve_privately(attempt: Attempt, kind: str) -> None:
     mounted = Private(request, attempt.complain, remove=attempt.made, attach=attempt.attach, report=attempt.report)
     try:
         attempt.take_report(mounted.told)
-        attempt.succeeded()
-        for line in mounted.leave():
+        for line in mounted.leave(attempt.succeeded()):
             attempt.complain(line)
     except BaseException:
         mounted.close()

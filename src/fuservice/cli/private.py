@@ -7,6 +7,7 @@ from functools import partial
 
 from fuservice.backends import holder
 from fuservice.cli import warm
+from fuservice.cli.afterwards import Afterwards, last_words
 from fuservice.cli.ownserver import own_server
 from fuservice.errors import SystemCallError
 from fuservice.helper.attach import attach
@@ -38,7 +39,7 @@ class Private(Closed):
         name, path = own_server(request, "private"), os.path.abspath(request.mount_point or "")  # noqa: PTH100
         try:
             # Before there is a namespace: or server and supervisor would live in it, and keep it and the mount alive.
-            self._server = Direct(name, partial(warm.load, name), States(directory()))
+            self._server = Direct(name, partial(warm.load, name), States(directory()), Afterwards())
         except OSError as error:
             raise SystemCallError(f"cannot start a server of {name}: {error.strerror}") from None
 
@@ -60,9 +61,12 @@ class Private(Closed):
         for line in self._server.end():
             say(line)
 
-    def leave(self) -> list[str]:
-        """Return what the server has logged by now; what it logs from now on goes to the system's log."""
-        return self._server.leave()
+    def leave(self, receipt: int | None = None) -> list[str]:
+        """Return what the server has logged by now; what it logs from now on goes to the system's log.
+
+        In the number *receipt* of the receipts it is written down how the mount has ended.
+        """
+        return self._server.leave(last_words(self.mount_point, receipt, here=False))
 
     def stay(self) -> None:
         """Let server, holder and mount live without us."""

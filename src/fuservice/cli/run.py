@@ -41,6 +41,6 @@ def run(options: argparse.Namespace) -> int:
         if not options.command and sys.stdin.isatty():
             say(f"{options.source} is at {private.mount_point} ({inside.MOUNT}) until this shell ends")
         code = inside.execute(private.held(), options.command)
-    if attempt.receipt is not None:
-        receipts.ended(attempt.receipt, "unmounted: the command that it was mounted for has ended")
+        if attempt.receipt is not None:  # unless it has ended already
+            receipts.ended(attempt.receipt, "unmounted: the command that it was mounted for has ended")
     return code

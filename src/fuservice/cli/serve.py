@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from fuservice.cli import contained
+from fuservice.cli.afterwards import without_rights
 from fuservice.drivers import catalog
 from fuservice.errors import FuserviceError
 from fuservice.launch import state
+from fuservice.launch.dead import detach_dead
+from fuservice.launch.keeper import WARNING
 from fuservice.launch.places import check_name
 from fuservice.launch.single import serve_one
 
@@ -47,15 +51,10 @@ def serve(name: str, what: Contained, without: Collection[str] = ()) -> None:
     from fuservice.service.handover import connected_socket
 
     connection = connected_socket(os.environ) or contained.standard_input()
-    facts = {"cage": contained.cage_word(without)}
-    ended_well = serve_one(
-        name,
-        connection,
-        what,
-        without=without,
-        facts=facts,
-        states=state.States(state.directory()),
-        log=contained.Log(),
-    )
-    if not ended_well:
+    facts, log = {"cage": contained.cage_word(without)}, contained.Log()
+    states = state.States(state.directory())
+    server = serve_one(name, connection, what, without=without, facts=facts, states=states, log=log)
+    if server.device:
+        detach_dead(server.device, partial(log, WARNING), without_rights())
+    if server.why:
         raise FuserviceError(f"serve: the server of {name} did not end well")

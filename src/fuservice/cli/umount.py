@@ -157,7 +157,7 @@ def _unmount(path: str, mount: mountinfo.Mount, *, lazy: bool) -> None:
         flags = mountapi.UMOUNT_NOFOLLOW | mountapi.MNT_FORCE
         while (error := _umount2(path, flags, mount)) == errno.EBUSY and time.monotonic() < deadline:
             time.sleep(0.02)  # whoever waited in it needs a moment to let go
-    if error:
+    if error and _is_still_there(mount):  # whoever looks after the server may have been quicker, once it was dead
         reason = f"{os.strerror(error)}{WAY_OUT if error == errno.EBUSY else ''}"
         raise SystemCallError(f"{path}: cannot be unmounted: {reason}")
 
@@ -175,12 +175,16 @@ def _umount2(path: str, flags: int, mount: mountinfo.Mount) -> int:
             _say(f"{path}: its server does not answer: aborting its connection")
             _abort(mount)
             if not _ends(child, PATIENCE):
-                if any(there.mount_id == mount.mount_id for there in mountinfo.mounts()):
+                if _is_still_there(mount):
                     raise SystemCallError(f"{path}: cannot be unmounted: umount(2) does not return")
                 _say(f"{path}: is unmounted, but its server keeps {mount.source} busy until it ends")
                 return EXIT_OK
         result = os.waitid(os.P_PIDFD, child.fileno(), os.WEXITED)
     return result.si_status if result else 0
+
+
+def _is_still_there(mount: mountinfo.Mount) -> bool:
+    return any(there.mount_id == mount.mount_id for there in mountinfo.mounts())
 
 
 def _call(path: str, flags: int) -> NoReturn:

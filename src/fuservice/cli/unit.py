@@ -75,8 +75,8 @@ def serve(name: str, instance: str, what: Contained) -> int:
     prctl.set_name(f"unit-{name}")
     prctl.set_dumpable(0)  # the server has our user
     inside = InUnit(what, instance)
-    ended_well = serve_one(name, connection, inside, without=(), facts={}, states=States(""), log=contained.Log())
-    return EXIT_OK if ended_well else EXIT_FAILURE
+    server = serve_one(name, connection, inside, without=(), facts={}, states=States(""), log=contained.Log())
+    return EXIT_FAILURE if server.why else EXIT_OK
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ from fuservice.launch.loop import Loop
 from fuservice.launch.places import check_name, clear_stale, make_room, prepare_directory
 from fuservice.launch.server import Server, how_it_ended
 from fuservice.launch.slots import PER_UID, Refusals, Slots
+from fuservice.launch.tidier import Tidier
 from fuservice.linux.fds import Fd
 from fuservice.linux.fdsockets import FdSeqPacket
 from fuservice.linux.listener import Listener
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Final
 
+    from fuservice.launch.dead import Unmount
     from fuservice.launch.groups import Groups
     from fuservice.launch.state import States
     from fuservice.linux.notify import Manager
@@ -41,12 +43,13 @@ class Activator:
 
     def __init__(
         self, programs: Mapping[str, Sequence[str]], directory: str, *, log: Callable[[int, str], None], states: States, manager: Manager, facts: Mapping[str, str], mode: int = 0o220, per_uid: int = PER_UID,
-        inherited: Mapping[str, Listener] | None = None, groups: Groups | None = None,
+        inherited: Mapping[str, Listener] | None = None, groups: Groups | None = None, unmount: Unmount | None = None,
     ) -> None:  # fmt: skip
         """*programs*: type → the warm process for it; types with equal ones share one process. Nothing is bound before run().
 
         *facts* are recorded of each server; *inherited* are the sockets, by type, that we need not bind: they are ours now.
-        *groups* gives each server a control group, where one was delegated to us.
+        *groups* gives each server a control group, where one was delegated to us. *unmount* detaches the mounts of servers
+        that have died; without it, our own rights do.
         """
         for name in programs:
             check_name(name)
@@ -54,6 +57,7 @@ class Activator:
         self._log, self._states, self._manager, self._facts = log, states, manager, facts
         self._listeners = dict(inherited or {})
         self._loop, self._groups = Loop(), groups
+        self._tidier = Tidier(self._loop, log, unmount)
         self._servers: dict[int, Server] = {}
         self._refusals = Refusals()
         commands = {name: tuple(command) for name, command in programs.items()}
@@ -77,6 +81,7 @@ class Activator:
         self._slots = Slots(self._per_uid, make_room(), {0, os.geteuid()})
         wake = self._catch_signals()
         try:
+            self._tidier.add(self._states.left)  # by listeners that were killed, and their servers with them
             self._try_cages()
             self._bind()
             if not self._ending:
@@ -241,10 +246,12 @@ class Activator:
         server = self._servers.pop(ended.si_pid, None)
         if server is not None:
             server.bury(how)
+            if server.device:
+                self._tidier.add([server.device])
             if server.trial and how:
                 self._failed = server.name
             self._give_back(server)
-        else:
+        elif not self._tidier.bury(ended.si_pid):
             any(keeper.bury(ended.si_pid, how or "nobody to serve") for keeper in self._keepers.values())
         return True
 
@@ -263,3 +270,4 @@ class Activator:
             os.waitid(os.P_PID, next(iter(self._servers)), os.WEXITED | os.WNOWAIT)
             while self._bury():
                 pass
+        self._tidier.finish()

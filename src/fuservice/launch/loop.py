@@ -34,11 +34,6 @@ class Loop:
         self._watches[fd] = _Watch(fd, call, order)
         self._poll.register(fd, select.POLLIN)
 
-    def watch_for_error(self, fd: int, call: Callable[[], None]) -> None:
-        """Call *call* when poll(2) reports an error of *fd*, and not because there is something to read."""
-        self._watches[fd] = _Watch(fd, call, 0)
-        self._poll.register(fd, 0)
-
     def forget(self, fd: int) -> None:
         """Watch *fd* no more; before it is closed."""
         if self._watches.pop(fd, None):

@@ -22,6 +22,7 @@ SYSTEM: Final = "/var/lib/fuservice/mounts"
 LARGEST: Final = 65_536  # bytes of a file
 MOST: Final = 500  # receipts; the oldest ones that have ended go first
 LONGEST_AGE: Final = 90 * 86_400  # seconds since the file was written last
+UNMOUNTED: Final = "unmounted"  # the reason, of those who do not know by whom
 LONGEST_REASON: Final = 1_000  # characters
 _ATTEMPTS: Final = 100  # at a number that nobody else takes in the same moment
 _SUFFIX: Final = ".json"
@@ -69,10 +70,13 @@ def update(number: int, facts: Mapping[str, Fact]) -> None:
 
 
 def ended(number: int, reason: str) -> None:
-    """Record that the mount of receipt *number* has ended now, and why; the first reason that is told holds."""
+    """Record that the mount of receipt *number* has ended now, and why.
+
+    The first reason that is told holds, but for UNMOUNTED: whoever has unmounted it knows more.
+    """
     known = read(number)
-    if known is not None and known.get("ended") is None:
-        update(number, {"ended": _now(), "reason": reason[:LONGEST_REASON]})
+    if known is not None and (known.get("ended") is None or known.get("reason") == UNMOUNTED):
+        update(number, {"ended": known.get("ended") or _now(), "reason": reason[:LONGEST_REASON]})
 
 
 def read(number: int) -> Facts | None:

@@ -45,8 +45,10 @@ class Server:
         self._supervision: Fd | None = None
         self._lifetime: Lifetime | None = None
         self._outside, self._born = True, time.monotonic()
+        self.why = ""  #: why it ended, once it has: the reason for which it was killed, or else how; "" for well
+        self.device = ""  #: the device number of the mount that it had, once it has ended; "" without one
         pipe, self._handover = birth.leave()
-        self._voice = Voice(loop, pipe, self._say, news=self._record)
+        self._voice = Voice(loop, pipe, self._say, news=self._hear_news)
         loop.watch(self._handover.fileno(), self._hear)
         loop.tick(self._check)
         self._record()
@@ -58,10 +60,17 @@ class Server:
     def _say(self, line: str) -> None:
         self._log(NOTICE, f"{self._label()}: {line}")
 
+    def _hear_news(self) -> None:
+        if self._lifetime is not None:
+            self._lifetime.look()  # it says where it is mounted, once it is
+        self._record()
+
     def _record(self) -> None:
         """Write down what is known of it."""
         if not self.trial:
             status = {f"status.{key}": value for key, value in self._voice.words.status.items()}
+            if self._lifetime is not None and self._lifetime.device:
+                status["device"] = self._lifetime.device
             self._states.write(self.pid, self._facts | status)
 
     def _hear(self) -> None:
@@ -80,7 +89,7 @@ class Server:
             self._end_handover()
             return
         if packet.data == DEVICE and packet.fds:
-            self._lifetime = Lifetime(self._loop, packet.fds.pop(), self._overdue)
+            self._lifetime = Lifetime(self._loop, packet.fds.pop(), self._overdue, self._record)
         elif packet.fds and self._supervision is None:
             self._supervision = packet.fds.pop()
             self._loop.watch(self._supervision.fileno(), self._judge)
@@ -91,6 +100,7 @@ class Server:
             self._end_handover()
 
     def _overdue(self, sentence: str) -> None:
+        self.why = self.why or sentence
         self._log(ERROR, f"{self._label()}: {sentence}")
         self.kill()
 
@@ -106,8 +116,7 @@ class Server:
 
     def _check(self, now: float) -> bool:
         if self._outside and now - self._born > LONGEST_ENTRY:
-            self._log(ERROR, f"{self._label()}: killed: not in its cage after {LONGEST_ENTRY:.0f} s")
-            self.kill()
+            self._overdue(f"killed: not in its cage after {LONGEST_ENTRY:.0f} s")
             return False
         return self._outside
 
@@ -119,8 +128,7 @@ class Server:
         # A signal of its own takes a call back: who does that before we have asked for its name ends without one.
         if violation is not None or not seccomp.is_over(listener):
             call = f"the system call {printable(violation.name)}" if violation and violation.name else "a system call"
-            self._log(ERROR, f"{self._label()}: killed: tried {call}, which its cage forbids")
-            self.kill()
+            self._overdue(f"killed: tried {call}, which its cage forbids")
         self._end_supervision()
 
     def _end_supervision(self) -> None:
@@ -136,6 +144,7 @@ class Server:
     def bury(self, how: str | None) -> None:
         """Note that it has ended and was reaped: *how* if not well."""
         self._voice.end()
+        self.why = self.why or how or ""
         if how:
             self._log(WARNING, f"{self._label()}: server ended with {how}")
         self._enter()
@@ -143,6 +152,7 @@ class Server:
         self._end_supervision()
         if self._lifetime is not None:
             self._lifetime.end()
+            self.device = self._lifetime.device
         self._states.remove(self.pid)
 
 

@@ -29,8 +29,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # each ends the serve
 def serve_one(
     name: str, connection: FdSeqPacket, contained: Contained, *, without: Collection[str], facts: Mapping[str, str],
     states: States, log: Callable[[int, str], None],
-) -> bool:  # fmt: skip
-    """Serve type *name* over *connection*, which is ours now; return whether the server ended well. Blocks until then.
+) -> Server:  # fmt: skip
+    """Serve type *name* over *connection*, which is ours now; return the server, which has ended. Blocks until then.
 
     SIGTERM ends the server, and us.
     """
@@ -51,6 +51,5 @@ def serve_one(
         loop.forget(pidfd.fileno())
     for number in _SIGNALS:  # the pid is nobody else's only until the next line
         signal.signal(number, signal.SIG_IGN)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    server.bury(how_it_ended(status))
-    return status == 0
+    server.bury(how_it_ended(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+    return server

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from fuservice.linux import mountinfo
 from fuservice.linux.mountinfo import unescape
 
 TYPE_CHECKING = False
@@ -40,17 +41,28 @@ class States:
     """The files of one listener. Without a directory, or with one that cannot be written to, nothing is recorded."""
 
     def __init__(self, where: str) -> None:
-        """Make *where* if it is missing, and remove the files of servers that are gone."""
+        """Make *where* if it is missing, and remove the files of servers that are gone, and their mounts with them.
+
+        *left* are the device numbers of mounts of which only the servers are gone.
+        """
         self._where = where
+        self.left: list[str] = []
         try:
             for place in (os.path.dirname(where), where) if where else ():  # noqa: PTH120
                 with suppress(FileExistsError):
                     os.mkdir(place, 0o755)  # noqa: PTH102
             for name in os.listdir(where) if where else ():
                 if read(where, name) is None:
-                    os.unlink(f"{where}/{name}")  # noqa: PTH108
+                    self._forget(name)
         except OSError:
             self._where = ""
+
+    def _forget(self, name: str) -> None:
+        device = _facts(self._where, name).get("device", "")
+        if device and any(mount.device == device for mount in mountinfo.mounts()):
+            self.left.append(device)
+        else:
+            os.unlink(f"{self._where}/{name}")  # noqa: PTH108
 
     def write(self, pid: int, facts: Mapping[str, str | int]) -> None:
         """Record *facts* about the live server *pid*, in the place of what was there."""
@@ -71,15 +83,19 @@ class States:
 
 def read(where: str, name: str) -> dict[str, str] | None:
     """Return the facts in the file *name*; None where it is none, or the process it is about has ended."""
+    facts = _facts(where, name)
+    alive = name.isascii() and name.isdigit() and facts.get("start") == (start_time(int(name)) or None)
+    return facts if alive else None
+
+
+def _facts(where: str, name: str) -> dict[str, str]:
     try:
         with open(f"{where}/{name}", "rb") as file:  # noqa: PTH123
             text = file.read(LARGEST)
     except OSError:
-        return None
+        return {}
     pairs = (line.partition(b"=") for line in text.split(b"\n") if line)
-    facts = {os.fsdecode(key): os.fsdecode(unescape(value)) for key, _, value in pairs}
-    alive = name.isascii() and name.isdigit() and facts.get("start") == (start_time(int(name)) or None)
-    return facts if alive else None
+    return {os.fsdecode(key): os.fsdecode(unescape(value)) for key, _, value in pairs}
 
 
 def read_all(where: str) -> dict[int, dict[str, str]]:

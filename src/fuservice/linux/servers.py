@@ -46,6 +46,15 @@ def connection_number(device: str) -> int:
     return int(major) << 20 | int(minor)
 
 
+def device_of(fd: int) -> str:
+    """Return what mountinfo shows as device of the mount that our fuse device *fd* serves; "" where that is not known."""
+    try:
+        number = connection_of(fd)
+    except OSError:
+        return ""  # there is no /proc
+    return f"{number >> 20}:{number & 0xF_FFFF}" if number else ""
+
+
 def connection_of(fd: int) -> int | None:
     """Return the number of the connection that our fuse device *fd* serves, or served; None where it was never mounted.
 
