@@ -52,7 +52,7 @@ def test_a_damaged_image(image: Path, capfd: pytest.CaptureFixture[str]) -> None
 
 @caged
 @pytest.mark.parametrize(("source", "words", "code"), [
-    ("/nonexistent", "No such file or directory", 1), (".", ".: is a directory, expected a regular file or a block device", 1),
+    ("/missing/image", "No such file or directory", 1), (".", ".: is a directory, expected a regular file or a block device", 1),
     ("/dev/null", "is a character device", 1), (__file__, "is nothing that we know", 1),
 ])  # fmt: skip
 def test_what_is_no_image(source: str, words: str, code: int, capfd: pytest.CaptureFixture[str]) -> None:
