@@ -111,13 +111,13 @@ class Conversation:
     def run(self) -> None:
         """Do what is asked; FuserviceError, and nothing mounted or unmounted, where that is refused."""
         packet, fds = self._receive()
-        rule = self._policy.rule(self._peer.uid, self._peer.gids)
         request = wire.request(packet)
         if len(fds) != request.descriptors:
             raise RefusalError(errno.EPROTO, f"{len(fds)} descriptors came, {request.descriptors} were expected")
-        if isinstance(request, wire.Unmount):
+        if isinstance(request, wire.Unmount):  # which needs no rule: whoever may mount no more, may still tidy up
             self._unmount(request, fds[0])
             return
+        rule = self._policy.rule(self._peer.uid, self._peer.gids)
         conf = fuseconf.read(lambda sentence: self._log(WARNING, sentence))
         device, place = fds[0].fileno(), judge.Place(fds[1].fileno())
         judge.check_device(device)

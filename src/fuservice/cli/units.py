@@ -8,10 +8,11 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from fuservice.broker import wire
 from fuservice.cli import systemd
 from fuservice.drivers import catalog
 from fuservice.errors import PolicyError, SystemCallError, UsageError
-from fuservice.units import places
+from fuservice.units import broker, places
 from fuservice.units.root import NAME as ROOT_UNIT
 from fuservice.units.root import root
 from fuservice.units.service import service
@@ -47,6 +48,8 @@ def _add(doings: Commands, name: str, run: Callable[[argparse.Namespace], None],
     doing.add_argument(
         "--user", action="store_true", help="units for a user's own manager, or with --prefix for all users'"
     )
+    doing.add_argument("--broker", action="store_true",
+                       help="the broker in the place of servers: see fuserviced(8)")  # fmt: skip
     if run is not _status:
         doing.add_argument("--dry-run", action="store_true", help="say what would be written or removed, and end")
     doing.set_defaults(run=run)
@@ -65,23 +68,23 @@ def _install(options: argparse.Namespace) -> None:
             _write(directory / name, text)
     except OSError as error:
         raise SystemCallError(f"units: {error.filename}: {error.strerror}") from None
-    _manager(options, ["daemon-reload"], ["enable", "--now", *map(_socket, _types(options))])
+    _manager(options, ["daemon-reload"], ["enable", "--now", *(one for _, one, _ in _units(options))])
 
 
 def _remove(options: argparse.Namespace) -> None:
-    directory, types = _directory(options), _types(options)
-    there = [_socket(name) for name in types if (directory / _socket(name)).exists()]
+    directory, units = _directory(options), _units(options)
+    there = [one for _, one, _ in units if (directory / one).exists()]
     if options.dry_run:
         print(*(directory / name for name in there), sep="\n")
         return
     _check_manager(options)
     if there:
-        _manager(options, ["disable", "--now", *there])
+        _manager(options, ["disable", "--now", *there], *([["stop", broker.SERVICE]] if options.broker else []))
     try:
-        for name in types:
-            (directory / _socket(name)).unlink(missing_ok=True)
-            (directory / _template(name)).unlink(missing_ok=True)
-        if not any(directory.glob("fuservice-*.socket")):
+        for _, *names in units:
+            for name in names:
+                (directory / name).unlink(missing_ok=True)
+        if not options.broker and not any(directory.glob("fuservice-*.socket")):
             _leave(options, directory / ROOT_UNIT)
     except OSError as error:
         raise SystemCallError(f"units: {error.filename}: {error.strerror}") from None
@@ -97,9 +100,9 @@ def _leave(options: argparse.Namespace, unit: Path) -> None:
 
 def _status(options: argparse.Namespace) -> None:
     directory, files = _directory(options), _files(options)
-    for name in _types(options):
-        path = directory / _socket(name)
-        mine = [(directory / one, files[one]) for one in (_socket(name), _template(name))]
+    for name, socket_unit, service_unit in _units(options):
+        path = directory / socket_unit
+        mine = [(directory / one, files[one]) for one in (socket_unit, service_unit)]
         if not path.exists():
             word = "not installed"
         elif all(one.exists() and one.read_text(encoding="utf-8") == text for one, text in mine):
@@ -107,8 +110,9 @@ def _status(options: argparse.Namespace) -> None:
         else:
             word = "installed, and not what `fuservice units install' would make"
         if path.exists() and _started(options):
-            state = systemd.systemctl(*_whose(options), "is-active", _socket(name)).stdout.strip()
-            word += f"; socket {state}; {len(_instances(options, name))} servers"
+            state = systemd.systemctl(*_whose(options), "is-active", socket_unit).stdout.strip()
+            word += f"; socket {state}"
+            word += "" if options.broker else f"; {len(_instances(options, name))} servers"
         print(f"{name}: {word}")
 
 
@@ -117,6 +121,8 @@ def _files(options: argparse.Namespace) -> dict[str, str]:
     from fuservice.cli.unit import profile  # and with it what drivers are made of
 
     program, version = systemd.program(options.prefix), systemd.version()
+    if options.broker:
+        return {broker.SOCKET: broker.socket(wire.SOCKET, version), broker.SERVICE: broker.service(program, version)}
     files = {} if options.user else {ROOT_UNIT: root(version)}
     for name in _types(options):
         needs = profile(catalog.find(name))
@@ -127,6 +133,17 @@ def _files(options: argparse.Namespace) -> dict[str, str]:
             files[_socket(name)] = socket(name, places.SOCKETS, places.SOCKET_MODE, version)
             files[_template(name)] = service(name, needs, program, version)
     return files
+
+
+def _units(options: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """Return, for the broker or each type, how it is called here, its socket unit, and its service unit."""
+    if options.broker:
+        if options.user or options.types:
+            raise UsageError(
+                "units: --broker: it is the system's, and serves no type: expected neither --user nor TYPE"
+            )
+        return [("broker", broker.SOCKET, broker.SERVICE)]
+    return [(name, _socket(name), _template(name)) for name in _types(options)]
 
 
 def _types(options: argparse.Namespace) -> list[str]:
