@@ -22,6 +22,7 @@ JOURNAL_DEV: Final = 0x8
 META_BG: Final = 0x10
 EXTENTS: Final = 0x40
 BITS_64: Final = 0x80
+MMP: Final = 0x100
 FLEX_BG: Final = 0x200
 EA_INODE: Final = 0x400
 CSUM_SEED: Final = 0x2000
@@ -45,7 +46,7 @@ INCOMPAT_NAMES: Final = {
     META_BG: "meta_bg",
     EXTENTS: "extent",
     BITS_64: "64bit",
-    0x100: "mmp",
+    MMP: "mmp",
     FLEX_BG: "flex_bg",
     EA_INODE: "ea_inode",
     0x1000: "dirdata",
@@ -59,7 +60,7 @@ INCOMPAT_NAMES: Final = {
 #: Not served: compression and dirdata have no layout that the kernel ever had; journal_dev is no filesystem. encrypt is
 #: served as by the kernel without the key: encrypted names are shown in base64, encrypted data are ENOKEY.
 INCOMPAT_SERVED: Final = (
-    FILETYPE | RECOVER | META_BG | EXTENTS | BITS_64 | 0x100 | FLEX_BG | EA_INODE | CSUM_SEED | LARGEDIR | INLINE_DATA | ENCRYPT | CASEFOLD
+    FILETYPE | RECOVER | META_BG | EXTENTS | BITS_64 | MMP | FLEX_BG | EA_INODE | CSUM_SEED | LARGEDIR | INLINE_DATA | ENCRYPT | CASEFOLD
 )  # fmt: skip
 
 RO_COMPAT_NAMES: Final = {

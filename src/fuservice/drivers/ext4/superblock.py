@@ -38,7 +38,7 @@ _QUOTA: Final = Struct("<IIIII")  # 0x240: user and group quota inodes, s_overhe
 _PROJECT: Final = Struct("<I")  # 0x26c: s_prj_quota_inum
 _ORPHANS: Final = Struct("<I")  # 0x280: s_orphan_file_inum
 _RESERVED_GDT: Final = Struct("<H")  # 0xce
-_FLAGS: Final = Struct("<I")  # 0x160
+_FLAGS: Final = Struct("<I4xQ")  # 0x160: s_flags, …, s_mmp_block
 _CHECKSUM_SEED: Final = Struct("<I")  # 0x270
 _CHECKSUM: Final = Struct("<I")  # 0x3fc, over all before it
 _CHECKSUM_AT: Final = 0x3FC
@@ -62,7 +62,7 @@ class Superblock:
         "backup_bgs", "block_size", "blocks_count", "blocks_per_group", "checksum_seed", "cluster_ratio_bits", "clusters_per_group", "compat",
         "creator_os", "default_mount_opts", "desc_per_block", "desc_size", "descriptors", "first_data_block", "first_ino", "first_meta_bg", "flags", "free_blocks",
         "free_inodes", "groups", "hash_seed", "hash_version", "incompat", "inode_blocks_per_group", "inode_size", "inodes_count",
-        "inodes_per_block", "inodes_per_group", "journal_inum", "label", "last_orphan", "log_block_size", "log_cluster_size", "orphan_inum",
+        "inodes_per_block", "inodes_per_group", "journal_inum", "label", "last_orphan", "log_block_size", "log_cluster_size", "mmp_block", "orphan_inum",
         "overhead_clusters", "quota_inums", "r_blocks_count", "reserved_gdt_blocks", "rev_level", "ro_compat", "shift", "state",
         "uuid", "warnings",
     )  # fmt: skip
@@ -88,6 +88,7 @@ class Superblock:
     last_orphan: int
     log_block_size: int
     log_cluster_size: int
+    mmp_block: int
     orphan_inum: int
     overhead_clusters: int
     reserved_gdt_blocks: int
@@ -142,7 +143,7 @@ class Superblock:
         (
             self.hash_seed, self.hash_version, _backup, self.desc_size, self.default_mount_opts, self.first_meta_bg,
         ) = _HASH.unpack_from(data, 0xEC)  # fmt: skip
-        (self.flags,) = _FLAGS.unpack_from(data, 0x160)
+        self.flags, self.mmp_block = _FLAGS.unpack_from(data, 0x160)
         user, group, self.overhead_clusters, first_backup, second_backup = _QUOTA.unpack_from(data, 0x240)
         (project,) = _PROJECT.unpack_from(data, 0x26C)
         (self.orphan_inum,) = _ORPHANS.unpack_from(data, 0x280)

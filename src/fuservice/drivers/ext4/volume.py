@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from fuservice.drivers.ext4 import features, inline, inodes, journal, orphans, space, symlinks, xattrs
+from fuservice.drivers.ext4 import features, inline, inodes, journal, mmp, orphans, space, symlinks, xattrs
 from fuservice.drivers.ext4.caches import Generations
 from fuservice.drivers.ext4.damage import damaged, wrong_checksum
 from fuservice.drivers.ext4.data import ZEROS, read_all, read_data, seek
@@ -87,6 +87,8 @@ class Volume:
         if recover:
             self._replay(tags)
         self._check_root()
+        if using := mmp.user(self.metadata):
+            self.warnings.append(using)
 
     def _open(self, device: Device, cache_bytes: int, *, check: bool, position: int) -> None:
         self.metadata = Metadata(device, cache_bytes // 4, check=check, position=position)
