@@ -34,6 +34,9 @@ MUST_HAVE = pytest.StashKey[set[str]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare our options."""
     parser.addoption("--must-have", default="", metavar="A,B", help="capabilities whose absence fails, not skips")
+    parser.addoption(
+        "--corpus", metavar="DIR", help="compare these ext4 images (NAME.img, NAME.img.gz) with the kernel"
+    )
     parser.addoption("--mutants", type=int, default=200, metavar="N", help="so many mutants of ext4 images (200)")
 
 
