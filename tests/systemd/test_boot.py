@@ -102,6 +102,15 @@ def test_an_automount_is_mounted_when_somebody_looks(boot: Boot) -> None:
     assert machine.power_off(SOON)
 
 
+def test_an_automount_may_do_without_anybody_who_listens(boot: Boot) -> None:
+    machine = boot("x-systemd.automount,transient")
+    assert machine.run("cat", "/mnt/a/words").stdout == "read through systemd\n"
+    assert not servers(machine)  # of a template
+    (line,) = machine.run("systemctl", "list-units", "--plain", "--no-legend", "fuservice-ext4-*").stdout.splitlines()
+    assert "running" in line
+    assert machine.power_off(SOON)
+
+
 def test_a_server_that_hangs_does_not_keep_the_machine_up(boot: Boot) -> None:
     machine = boot(SOCKET)
     (unit,) = servers(machine)

@@ -27,6 +27,7 @@ FOR_MOUNT: Final = frozenset((
     "defaults", "auto", "noauto", "user", "users", "owner", "group", "nouser", "nousers", "noowner", "nogroup",
     "nofail", "_netdev", "loop", "remount", "bind",
 ))  # fmt: skip
+TRANSIENT: Final = "transient"  # ours: an option, since mount(8) passes no words of other kinds (nor x-...)
 REFUSED: Final = {
     "remount": "a mount cannot be changed: unmount it and mount it again",
     "bind": "this is no bind mount",
@@ -150,9 +151,10 @@ def helper_words(program: str, words: Words, subtype: str, source: str) -> list[
     kept = [
         join(name, value)
         for name, value in words.options
-        if name not in FOR_MOUNT | made_up and not name.startswith("comment")
+        if name not in FOR_MOUNT | made_up | {TRANSIENT} and not name.startswith("comment")
     ]
     if words.without_mtab:
         kept = [option for option in kept if not option.startswith(("x-", "user="))]
     options = ",".join(option.replace("\\", "\\\\").replace(",", "\\,") for option in kept)
-    return [program, source, words.positional[1], "-t", subtype, *(["-o", options] if options else [])]
+    how = [f"--{TRANSIENT}"] if words.has(TRANSIENT) else []
+    return [program, source, words.positional[1], "-t", subtype, *how, *(["-o", options] if options else [])]
