@@ -132,6 +132,22 @@ def test_what_the_command_leaves_behind_loses_the_mount(user: User, thing: Path,
     os.kill(left, signal.SIGKILL)
 
 
+def test_a_server_that_dies_under_the_command_is_told(user: User, thing: Path, point: Path) -> None:
+    """And the command goes on, with an empty place where the mount was."""
+    started = user.start(
+        "fuservice", "run", thing, "--", "sh", "-c", "echo ready; read answer; ls $FUSERVICE_MOUNT; exit 6"
+    )
+    assert started.stdout and started.stdout.readline() == "ready\n"
+    (server,) = [pid for pid, name in user.processes().items() if name == "ext4"]
+    os.kill(server, signal.SIGKILL)
+    wait_until(lambda: not point.exists(), "the end of the mount")
+    said, errors = started.communicate("\n", timeout=20)
+    assert (started.returncode, said) == (6, "")
+    missing, over = errors.splitlines()
+    assert missing == f"ls: cannot access '{point}': No such file or directory"
+    assert over == f"fuservice: {thing}: the mount was over before the command was: fuservice why 1"
+
+
 def test_what_cannot_be_mounted_is_told_and_leaves_nothing(user: User) -> None:
     zeros = user.make("zeros.img", bytes(65536))
     code, said, errors = user.run("fuservice", "run", zeros, "--", "true")

@@ -17,7 +17,7 @@ import signal
 from contextlib import suppress
 
 from fuservice.backends import namespace
-from fuservice.errors import EXIT_BUG, EXIT_FAILURE, EXIT_OK, FuserviceError, RefusalError, SystemCallError
+from fuservice.errors import EXIT_BUG, EXIT_FAILURE, EXIT_OK, FuserviceError, PolicyError, RefusalError, SystemCallError
 from fuservice.linux import capabilities, mountapi, namespaces, prctl
 from fuservice.linux.fds import Closed, Fd
 from fuservice.linux.fdsockets import FdSeqPacket
@@ -37,7 +37,8 @@ PATIENCE: Final = 8.0  # seconds for a holder to end: its server has 5 for that
 _COVERED, _STARTER, _SUPERVISOR = 3, 4, 5
 # What it tells its starter: a sentence, a failure with its exit code, that it has mounted. And what it is told: to stay.
 _SAY, _FAILED, _MOUNTED, _STAY = b"s", b"f", b"m", b"k"
-_ROOM: Final = 16_384
+_ROOM: Final = 131_072
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)  # each ends a holder
 _MOST_COVERS: Final = 100
 
 
@@ -59,9 +60,16 @@ class Started(Closed):
 
     def stay(self) -> None:
         """Let it live without us."""
-        self._control.send(_STAY)
+        try:
+            self._control.send(_STAY)
+        except ConnectionError:
+            raise SystemCallError("the process that was to hold the mount has ended") from None
         self._control.close()
         self._over = True
+
+    def has_ended(self) -> bool:
+        """Say whether it has ended by itself: then the mount is over, most likely since its server is dead."""
+        return not self._over and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def close(self) -> None:
         """End it, and with it the mount; a second call does nothing."""
@@ -77,9 +85,9 @@ class Started(Closed):
 def start(mount: Callable[[Say], str], path: str, *, say: Say, supervisor: int, remove: bool) -> Started:
     """Have *mount* called in new namespaces, by a holder that stays; return once it has mounted at *path*, an absolute one.
 
-    *mount* gets a function that says a sentence to the caller, as *say* does here, and returns what it has to tell. *supervisor* is a pidfd: with the end of that
-    process the mount is over. *remove*: the directory at *path* was made for this mount. FuserviceError, and nothing left, where it
-    fails.
+    *mount* gets a function that says a sentence to the caller, as *say* does here, and returns what there is to tell.
+    *supervisor* is a pidfd: with the end of that process the mount is over. *remove*: the directory at *path* was made for
+    this mount. FuserviceError, and nothing left, where it fails.
     """
     ours, theirs = FdSeqPacket.pair()
     with theirs, _covered(path) as covered:
@@ -123,8 +131,9 @@ def _hold(
     code = EXIT_FAILURE
     try:
         os.setsid()  # Ctrl-C is for whoever uses the mount
-        signal.signal(signal.SIGTERM, _told_to_end)
-        namespace.enter_new()
+        for number in _ENDING:
+            signal.signal(number, _told_to_end)
+        _enter()
         told = mount(lambda sentence: _tell(control, _SAY, sentence))
         try:
             _settle(fds)
@@ -132,14 +141,13 @@ def _hold(
             control.send(_MOUNTED + told.encode("utf-8", "surrogateescape"))
             _wait(control)
         finally:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            for number in _ENDING:
+                signal.signal(number, signal.SIG_IGN)
             _let_go(path, remove=remove)
     except (_TimeToEndError, ConnectionError):
         code = EXIT_OK
     except FuserviceError as error:
         _tell(control, _FAILED, f"{error.exit_code} {error}")
-    except OSError as error:
-        _tell(control, _FAILED, f"{EXIT_FAILURE} no namespace can be made to mount in: {error.strerror}")
     except BaseException as error:  # noqa: BLE001  # nobody is above us: tell it, and leave by _exit whatever it was
         _tell(control, _FAILED, f"{EXIT_BUG} the process that was to hold the mount has failed: {error!r}")
     finally:
@@ -147,11 +155,18 @@ def _hold(
 
 
 class _TimeToEndError(BaseException):
-    """SIGTERM came."""
+    """A signal came that ends us."""
 
 
 def _told_to_end(_number: int, _frame: object) -> None:
     raise _TimeToEndError
+
+
+def _enter() -> None:
+    try:
+        namespace.enter_new()
+    except OSError as error:
+        raise PolicyError(f"no namespace can be made to mount in: {error.strerror}") from None
 
 
 def _tell(control: FdSeqPacket, kind: bytes, text: str) -> None:
@@ -171,9 +186,8 @@ def _settle(fds: tuple[int, int, int]) -> None:
     if os.geteuid() != 0:
         only = 1 << capabilities.CAP_SYS_ADMIN
         capabilities.set_capabilities(only, only, 0)
-    prctl.set_dumpable(
-        1
-    )  # the helper's 0 keeps setns(2) from other processes of this user, who could do the same by themselves
+    # The helper's 0 would keep setns(2) from other processes of this user. They could make themselves what we are.
+    prctl.set_dumpable(1)
 
 
 def _wait(control: FdSeqPacket) -> None:
@@ -277,9 +291,8 @@ class Held:
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(pidfd.fileno(), signal.SIGTERM)
             if not ends(pidfd, PATIENCE):
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd.fileno(), signal.SIGTERM)
-                ends(pidfd, PATIENCE)
+                sentence = f"{self.mount_point}: its holder, process {self.pid}, does not end with it: kill {self.pid}"
+                raise RefusalError(errno.ETIMEDOUT, sentence)
 
     def _unmount(self, flags: int) -> NoReturn:
         number = errno.EPERM

@@ -41,6 +41,9 @@ def run(options: argparse.Namespace) -> int:
         if not options.command and sys.stdin.isatty():
             say(f"{options.source} is at {private.mount_point} ({inside.MOUNT}) until this shell ends")
         code = inside.execute(private.held(), options.command)
-        if attempt.receipt is not None:  # unless it has ended already
+        if private.holder.has_ended():
+            way_out = f"fuservice why {attempt.receipt or options.source}"
+            say(f"{options.source}: the mount was over before the command was: {way_out}")
+        elif attempt.receipt is not None:
             receipts.ended(attempt.receipt, "unmounted: the command that it was mounted for has ended")
     return code
