@@ -135,6 +135,17 @@ def test_it_hangs_after_it_has_mounted(
     assert "did nothing for 1 s: gave up" in attach(plan, mount_point)
 
 
+def test_it_mounts_and_fails_to_say_so(instead: Callable[[str], None], plan: Plan, mount_point: Path) -> None:
+    instead("""
+        import subprocess
+        own, other = socket.socketpair()
+        environment = {**os.environ, "_FUSE_COMMFD": str(other.fileno())}
+        subprocess.run(["/usr/bin/fusermount3", *sys.argv[1:]], env=environment, pass_fds=[other.fileno()], check=True)
+        sys.exit("fusermount3: sending file descriptor: Broken pipe")
+    """)
+    assert attach(plan, mount_point) == "mount: fusermount3: sending file descriptor: Broken pipe"
+
+
 def test_the_mount_point_is_exchanged_while_it_mounts(
     instead: Callable[[str], None], plan: Plan, mount_point: Path
 ) -> None:

@@ -29,7 +29,7 @@ from fuservice.proto.options import SETS, join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Final
 
     from fuservice.helper.attach import Plan
@@ -164,20 +164,7 @@ def _words(plan: Plan) -> list[str]:
 
 def _mount(path: str, words: list[str], plan: Plan, mount_point: MountPoint) -> Mount:
     """Have it mounted, make sure that it is where and what was meant, and let our device serve it."""
-    ours, theirs = FdSeqPacket.pair()
-    ours.deadline = deadline = time.monotonic() + PATIENCE
-    with ours:
-        with theirs, _place(mount_point) as place:
-            command = [os.path.basename(path), "-o", ",".join(words), "--", place.name]  # noqa: PTH119
-            program = Program(path, command, directory=place.fileno(), deadline=deadline, channel=theirs.fileno())
-        with program:
-            try:
-                device = _receive(ours, program)
-            except TimeoutError:
-                program.close()
-                _undo(path, mount_point)
-                raise RefusalError(errno.ETIMEDOUT, f"{path} did nothing for {PATIENCE:.0f} s: gave up") from None
-    with device:  # and closed before anything else happens: see above
+    with _have_mounted(path, words, mount_point) as device:  # and closed before anything else happens: see above
         found = _find(device, mount_point)
         mount = _check(path, found, plan, mount_point)
         try:
@@ -187,6 +174,31 @@ def _mount(path: str, words: list[str], plan: Plan, mount_point: MountPoint) -> 
                 mount.detach()
             raise RefusalError.of("joining the connection of fusermount3's mount", error) from None
     return mount
+
+
+def _have_mounted(path: str, words: list[str], mount_point: MountPoint) -> Fd:
+    """Run the program; return the fuse device that it has mounted. RefusalError, and nothing mounted, where it has not."""
+    deadline = time.monotonic() + PATIENCE
+    try:
+        ours, theirs = FdSeqPacket.pair()
+    except OSError as error:
+        raise RefusalError.of(f"starting {path}", error) from None
+    ours.deadline = deadline
+    with ours:
+        with theirs, _place(mount_point) as place:
+            command = [os.path.basename(path), "-o", ",".join(words), "--", place.name]  # noqa: PTH119
+            program = _start(path, command, place, deadline, theirs.fileno())
+        with program:
+            try:
+                return _receive(ours, program)
+            except _UnknownOptionError:
+                raise  # parsed before anything is done
+            except TimeoutError:
+                refusal = RefusalError(errno.ETIMEDOUT, f"{path} did nothing for {PATIENCE:.0f} s: gave up")
+            except RefusalError as error:
+                refusal = error
+        _undo(path, mount_point)  # it may have mounted, and failed to tell us
+    raise refusal
 
 
 class _Place(Fd):
@@ -204,6 +216,13 @@ def _place(mount_point: MountPoint) -> _Place:
     if stat.S_ISDIR(mount_point.kind):
         return _Place(os.dup(mount_point.fileno()), ".")
     return _beside(str(mount_point.path))
+
+
+def _start(path: str, words: Sequence[str], place: _Place, deadline: float, channel: int | None = None) -> Program:
+    try:
+        return Program(path, words, directory=place.fileno(), deadline=deadline, channel=channel)
+    except OSError as error:
+        raise RefusalError.of(f"starting {path}", error) from None
 
 
 def _beside(path: str) -> _Place:
@@ -288,12 +307,12 @@ def _judge_mount(mount: Mount, found: mountinfo.Mount, plan: Plan, mount_point: 
 
 
 def _undo(program: str, mount_point: MountPoint) -> None:
-    """Unmount what *program* may have mounted before it was given up: nobody serves it."""
-    with suppress(OSError, RefusalError):
-        there = os.readlink(f"/proc/self/fd/{mount_point.fileno()}")  # noqa: PTH115
-        with mount_point.look() as now:
-            if statx.mount_id(now.fileno()) != statx.mount_id(mount_point.fileno()):
-                unmount(program, there, lazy=True)
+    """Unmount what *program* may have mounted, though it did not say so: nobody serves it."""
+    with suppress(OSError, RefusalError), mount_point.look() as now:
+        number = statx.mount_id(now.fileno())
+        there = next((mount for mount in mountinfo.mounts() if mount.mount_id == number), None)
+        if number != statx.mount_id(mount_point.fileno()) and there and there.fstype.partition(".")[0] == "fuse":
+            unmount(program, there.mount_point, lazy=True)
 
 
 def unmount(program: str, path: str, *, lazy: bool) -> None:
@@ -302,7 +321,7 @@ def unmount(program: str, path: str, *, lazy: bool) -> None:
         # Not -q: it would keep the reason from us as well.
         words = [os.path.basename(program), "-u", *(["-z"] if lazy else []), "--", place.name]  # noqa: PTH119
         deadline = time.monotonic() + PATIENCE
-        with Program(program, words, directory=place.fileno(), deadline=deadline) as running:
+        with _start(program, words, place, deadline) as running:
             try:
                 if running.wait() == 0:
                     return

@@ -91,7 +91,11 @@ def start(mount: Callable[[Say], str], path: str, *, say: Say, supervisor: int, 
     """
     ours, theirs = FdSeqPacket.pair()
     with theirs, _covered(path) as covered:
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            ours.close()
+            raise SystemCallError(f"no process can be started to hold the mount: {error.strerror}") from None
         if pid == 0:
             ours.close()
             _hold(mount, path, (covered.fileno(), theirs.fileno(), supervisor), theirs, remove=remove)
@@ -149,6 +153,9 @@ def _hold(
     except FuserviceError as error:
         _tell(control, _FAILED, f"{error.exit_code} {error}")
     except BaseException as error:  # noqa: BLE001  # nobody is above us: tell it, and leave by _exit whatever it was
+        import traceback
+
+        os.write(2, os.fsencode(traceback.format_exc()))
         _tell(control, _FAILED, f"{EXIT_BUG} the process that was to hold the mount has failed: {error!r}")
     finally:
         os._exit(code)

@@ -44,14 +44,17 @@ class Namespace(Backend):
 
     def why_not(self) -> str | None:
         """Try it: make the namespaces, and a mount that nobody serves and nobody sees, in a process that ends."""
-        reading, writing = map(Fd, os.pipe2(os.O_CLOEXEC))
-        with reading:
-            with writing:
-                pid = os.fork()
-                if pid == 0:
-                    _try(writing.fileno())
-            told = os.read(reading.fileno(), _LONGEST_REASON)
-        os.waitpid(pid, 0)
+        try:
+            reading, writing = map(Fd, os.pipe2(os.O_CLOEXEC))
+            with reading:
+                with writing:
+                    pid = os.fork()
+                    if pid == 0:
+                        _try(writing.fileno())
+                told = os.read(reading.fileno(), _LONGEST_REASON)
+            os.waitpid(pid, 0)
+        except OSError as error:
+            return f"no process can be started to try it: {error.strerror}"
         return told.decode("utf-8", "backslashreplace") or None
 
     def attach(self, plan: Plan, mount_point: MountPoint) -> Mount:

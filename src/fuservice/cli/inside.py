@@ -13,6 +13,7 @@ from fuservice.errors import (
     EXIT_SIGNAL,
     LONGEST_SENTENCE,
     FuserviceError,
+    SystemCallError,
     printable,
 )
 
@@ -39,7 +40,10 @@ def execute(held: Held, command: Sequence[str]) -> int:
     sys.stdout.flush()
     before = {number: signal.signal(number, signal.SIG_IGN) for number in _TERMINALS}
     try:
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            raise SystemCallError(f"no process can be started: {error.strerror}") from None
         if pid == 0:
             _become(held, command or [os.environ.get("SHELL") or SHELL], before)
         before |= {number: signal.signal(number, _pass_on(pid)) for number in _FORWARDED}
