@@ -6,10 +6,12 @@ import json
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from tests.backends.test_broker import user as user_with_broker  # noqa: F401  # a fixture
+from tests.backends.test_broker import without as without
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -18,12 +20,26 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.needs("root", "fuse", "fusermount3", "userns", "e2fsprogs", "loop", "ext4", "nobody-python")
 
-WORLDS = {"fusermount3": ["--via=fusermount3"], "namespace": ["--private"]}
+WORLDS = {"fusermount3": ["--via=fusermount3"], "namespace": ["--private"], "broker": ["--via=broker"]}
 SERVER, SUPERVISOR, GUARD = "ext4", "fuservice-direc", "fuservice-guard"
 DIED = {
     (SERVER,): "its server died: signal 9", (SUPERVISOR,): "its server died: its supervisor ended with signal 9",
     (SERVER, SUPERVISOR): "its server died: its supervisor ended with signal 9",
 }  # fmt: skip
+
+
+class World(NamedTuple):
+    """An ordinary user, and the words that say how they mount."""
+
+    user: User
+    words: list[str]
+
+
+@pytest.fixture(params=WORLDS)
+def world(request: pytest.FixtureRequest) -> World:
+    """Give a user, and how they mount."""
+    who = "user_with_broker" if request.param == "broker" else "user"
+    return World(request.getfixturevalue(who), WORLDS[request.param])
 
 
 def mount(user: User, image: Image, words: Sequence[str]) -> Path:
@@ -55,12 +71,10 @@ def all_is_gone(user: User, point: Path) -> None:
 
 
 @pytest.mark.parametrize("victims", DIED, ids="+".join)
-@pytest.mark.parametrize("world", WORLDS)
-def test_what_was_made_goes_and_it_is_written_why(
-    user: User, image: Image, world: str, victims: tuple[str, ...]
-) -> None:
+def test_what_was_made_goes_and_it_is_written_why(world: World, image: Image, victims: tuple[str, ...]) -> None:
+    user = world.user
     for _ in range(3):
-        point = mount(user, image, WORLDS[world])
+        point = mount(user, image, world.words)
         assert reasons(user)[-1] is None
         kill(user, victims)
         all_is_gone(user, point)
@@ -69,9 +83,9 @@ def test_what_was_made_goes_and_it_is_written_why(
     assert told <= {DIED[victims], "its server died: signal 9"}, told
 
 
-@pytest.mark.parametrize("world", WORLDS)
-def test_whoever_unmounts_it_is_told_apart(user: User, image: Image, world: str) -> None:
-    point = mount(user, image, WORLDS[world])
+def test_whoever_unmounts_it_is_told_apart(world: World, image: Image) -> None:
+    user = world.user
+    point = mount(user, image, world.words)
     assert user.run("fuservice", "umount", point).code == 0
     all_is_gone(user, point)
     assert reasons(user) == ["unmounted by `fuservice umount'"]
@@ -98,3 +112,21 @@ def test_a_directory_that_was_there_before_stays(user: User, image: Image) -> No
     kill(user, [SERVER])
     wait_until(lambda: not user.processes(), "the end of all processes")
     assert user.left() == [] and list(point.iterdir()) == []
+
+
+def test_the_users_own_listener_does_the_same(user: User, image: Image) -> None:
+    listener = user.start("fuservice", "listen", "ext4")
+    try:
+        assert listener.stdout and "listening on" in listener.stdout.readline()
+        ended = user.run("fuservice", "mount", "--via=fusermount3", image.path)
+        assert ended.code == 0, ended
+        point = Path(ended.stdout.rstrip("\n"))
+        assert reasons(user) == [None]
+        kill(user, [SERVER])
+        wait_until(lambda: user.mounts() == [] and not point.exists(), "the end of the mount")
+        wait_until(lambda: reasons(user) == ["its server died: signal 9"], "a word on why")
+    finally:
+        listener.terminate()
+        listener.communicate(timeout=20)
+    wait_until(lambda: not user.processes(), "the end of all processes")
+    (user.runtime / "filesystems").rmdir()  # where its socket was

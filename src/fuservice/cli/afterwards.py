@@ -1,6 +1,7 @@
 """What is done when a mount with a direct server is over, whoever ended it.
 
-It is detached if it is there and dead; the directory goes that was made for it; and in its receipt is written why it ended.
+It is detached if it is there and dead; the directory goes that was made for it; and in its receipt is written why it ended. What
+that takes is imported then: those who wait for the end, or mount, have no use for it.
 """
 
 from __future__ import annotations
@@ -8,17 +9,13 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from fuservice.cli import made
-from fuservice.launch import receipts
 from fuservice.launch.dead import detach_dead, device_at
-from fuservice.launch.state import States, directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fuservice.backends.backend import Backend
-    from fuservice.launch.dead import Unmount
     from fuservice.launch.guard import Ended
 
 
@@ -44,6 +41,10 @@ class Afterwards:
 
     def __call__(self, ended: Ended, say: Callable[[str], None]) -> None:
         """Tidy up after *ended*; *say* takes a line for the log."""
+        from fuservice.cli import made
+        from fuservice.launch import receipts
+        from fuservice.launch.state import States, directory
+
         unmount = None if self._backend is None else partial(self._backend.detach, lazy=True)
         detached = detach_dead(ended.device, say, unmount) if ended.device else []
         reason = _reason(ended.why, detached)
@@ -55,12 +56,26 @@ class Afterwards:
             receipts.ended(int(receipt), reason)
 
 
-def without_rights() -> Unmount | None:
-    """Return what detaches a dead mount for users without rights; None for root, who needs nobody."""
-    return None if os.geteuid() == 0 else _unmount
+def tidy(device: str, why: str, say: Callable[[str], None]) -> None:
+    """Tidy up after a server that somebody else had asked for (``launch.tidier``): detach its mounts, if it has left any.
+
+    What was made and written down for them by the user that we are, goes and is written on. *say* takes a line for the log.
+    """
+    from fuservice.cli import made, mine
+    from fuservice.launch import receipts
+
+    known = mine.open_receipts()
+    for place in detach_dead(device, say, None if os.geteuid() == 0 else _unmount):
+        reason = _reason(why, [place])
+        say(f"{place}: detached: {reason}")
+        made.remove(place)
+        for number, facts in known.items():
+            if (facts.get("mount point"), facts.get("device")) == (place, device):
+                receipts.ended(number, reason)
 
 
 def _unmount(path: str) -> None:
+    """Unmount for a user without rights, by whoever may unmount here."""
     from fuservice.backends.choose import choose  # when it comes to that, and not before
 
     choose().detach(path, lazy=True)
@@ -68,6 +83,8 @@ def _unmount(path: str) -> None:
 
 def _reason(why: str, detached: list[str]) -> str:
     """Return why a mount has ended, for people."""
+    from fuservice.launch.receipts import UNMOUNTED
+
     if why:
         return f"its server died: {why}"
-    return "its connection was aborted" if detached else receipts.UNMOUNTED
+    return "its connection was aborted" if detached else UNMOUNTED

@@ -6,7 +6,7 @@ import os
 import sys
 
 from fuservice.cli import contained
-from fuservice.cli.afterwards import without_rights
+from fuservice.cli.afterwards import tidy
 from fuservice.drivers import catalog
 from fuservice.errors import EXIT_OK, PolicyError, SystemCallError, UsageError
 from fuservice.launch import state, warm
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
     activator = Activator(
         _programs(types, without, options.fresh_after), _directory(options.socket_dir), log=contained.Log(),
         states=state.States(state.directory()), manager=manager, facts={"cage": contained.cage_word(without)},
-        mode=options.socket_mode, per_uid=options.per_uid, inherited=inherited, groups=_groups(), unmount=without_rights(),
+        mode=options.socket_mode, per_uid=options.per_uid, inherited=inherited, groups=_groups(), tidy=tidy,
     )  # fmt: skip
     activator.run(_ready)
 

@@ -6,11 +6,10 @@ import os
 from functools import partial
 
 from fuservice.cli import contained
-from fuservice.cli.afterwards import without_rights
+from fuservice.cli.afterwards import tidy
 from fuservice.drivers import catalog
 from fuservice.errors import FuserviceError
 from fuservice.launch import state
-from fuservice.launch.dead import detach_dead
 from fuservice.launch.keeper import WARNING
 from fuservice.launch.places import check_name
 from fuservice.launch.single import serve_one
@@ -55,6 +54,6 @@ def serve(name: str, what: Contained, without: Collection[str] = ()) -> None:
     states = state.States(state.directory())
     server = serve_one(name, connection, what, without=without, facts=facts, states=states, log=log)
     if server.device:
-        detach_dead(server.device, partial(log, WARNING), without_rights())
+        tidy(server.device, server.why, partial(log, WARNING))
     if server.why:
         raise FuserviceError(f"serve: the server of {name} did not end well")

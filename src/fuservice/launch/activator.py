@@ -13,6 +13,7 @@ from functools import partial
 
 from fuservice.errors import SystemCallError
 from fuservice.launch.birth import Birth
+from fuservice.launch.dead import detach_dead
 from fuservice.launch.keeper import CHANNELS, ERROR, WARNING, Keeper
 from fuservice.launch.loop import Loop
 from fuservice.launch.places import check_name, clear_stale, make_room, prepare_directory
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Final
 
-    from fuservice.launch.dead import Unmount
     from fuservice.launch.groups import Groups
     from fuservice.launch.state import States
+    from fuservice.launch.tidier import Tidy
     from fuservice.linux.notify import Manager
 
 _AT_ONCE: Final = 64  # connections that are accepted in one turn
@@ -43,13 +44,13 @@ class Activator:
 
     def __init__(
         self, programs: Mapping[str, Sequence[str]], directory: str, *, log: Callable[[int, str], None], states: States, manager: Manager, facts: Mapping[str, str], mode: int = 0o220, per_uid: int = PER_UID,
-        inherited: Mapping[str, Listener] | None = None, groups: Groups | None = None, unmount: Unmount | None = None,
+        inherited: Mapping[str, Listener] | None = None, groups: Groups | None = None, tidy: Tidy | None = None,
     ) -> None:  # fmt: skip
         """*programs*: type → the warm process for it; types with equal ones share one process. Nothing is bound before run().
 
         *facts* are recorded of each server; *inherited* are the sockets, by type, that we need not bind: they are ours now.
-        *groups* gives each server a control group, where one was delegated to us. *unmount* detaches the mounts of servers
-        that have died; without it, our own rights do.
+        *groups* gives each server a control group, where one was delegated to us. *tidy* is called, in
+        a process of its own, after a server that has left a mount; without it, that is detached with our own rights.
         """
         for name in programs:
             check_name(name)
@@ -57,7 +58,7 @@ class Activator:
         self._log, self._states, self._manager, self._facts = log, states, manager, facts
         self._listeners = dict(inherited or {})
         self._loop, self._groups = Loop(), groups
-        self._tidier = Tidier(self._loop, log, unmount)
+        self._tidier = Tidier(self._loop, log, tidy or _detach)
         self._servers: dict[int, Server] = {}
         self._refusals = Refusals()
         commands = {name: tuple(command) for name, command in programs.items()}
@@ -81,7 +82,9 @@ class Activator:
         self._slots = Slots(self._per_uid, make_room(), {0, os.geteuid()})
         wake = self._catch_signals()
         try:
-            self._tidier.add(self._states.left)  # by listeners that were killed, and their servers with them
+            self._tidier.add(
+                dict.fromkeys(self._states.left, "its listener was killed")
+            )  # by listeners that were killed, and their servers with them
             self._try_cages()
             self._bind()
             if not self._ending:
@@ -247,7 +250,7 @@ class Activator:
         if server is not None:
             server.bury(how)
             if server.device:
-                self._tidier.add([server.device])
+                self._tidier.add({server.device: server.why})
             if server.trial and how:
                 self._failed = server.name
             self._give_back(server)
@@ -271,3 +274,8 @@ class Activator:
             while self._bury():
                 pass
         self._tidier.finish()
+
+
+def _detach(device: str, _why: str, say: Callable[[str], None]) -> None:
+    for place in detach_dead(device, say):
+        say(f"{place}: detached: nobody serves it any more")

@@ -1,4 +1,4 @@
-"""Detaching what a listener's dead servers have left, in a child process: the way to a mount point may be as dead as they are.
+"""Tidying up what a listener's dead servers have left, in a child process: the way to a mount point may be as dead as they are.
 
 One child at a time, for all mounts that have been left by then.
 """
@@ -8,20 +8,23 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 
 from fuservice.errors import EXIT_BUG, EXIT_OK
-from fuservice.launch.dead import detach_dead
+from fuservice.launch.child import told
 from fuservice.launch.keeper import WARNING
 from fuservice.launch.waiting import ends_within
 from fuservice.linux import mountinfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Final, NoReturn
+    from collections.abc import Callable, Mapping
+    from typing import Final, NoReturn, TypeAlias
 
-    from fuservice.launch.dead import Unmount
     from fuservice.launch.loop import Loop
+
+    #: Is given a connection's device number, why its server has ended ("" if that is not known), and what takes a line of the log.
+    Tidy: TypeAlias = Callable[[str, str, Callable[[str], None]], None]
 
 PATIENCE: Final = 10.0  # seconds for a child, before it is killed
 _FIRST_CLOSED: Final = 3
@@ -30,34 +33,35 @@ _FIRST_CLOSED: Final = 3
 class Tidier:
     """Sees to the mounts of connections, by device number (mountinfo's), that have lost their servers."""
 
-    def __init__(self, loop: Loop, log: Callable[[int, str], None], unmount: Unmount | None = None) -> None:
-        """*unmount* detaches what is at a path; without it, our own rights do."""
-        self._loop, self._log, self._unmount = loop, log, unmount
-        self._left: set[str] = set()
+    def __init__(self, loop: Loop, log: Callable[[int, str], None], tidy: Tidy) -> None:
+        """*tidy* is called in the child for each connection."""
+        self._loop, self._log, self._tidy = loop, log, tidy
+        self._left: dict[str, str] = {}
         self._pid = 0
         self._deadline = 0.0
 
-    def add(self, devices: Iterable[str]) -> None:
-        """Detach the mounts of *devices*, as far as our namespace has them; soon, and in another process."""
+    def add(self, devices: Mapping[str, str]) -> None:
+        """Tidy up after the servers of *devices* → why each has ended, if our namespace has mounts of theirs; soon, in another process."""
         there = {mount.device for mount in mountinfo.mounts()}
-        self._left |= there.intersection(devices)  # whoever has ended with his mount has left nothing
+        # Whoever has ended with his mount has left nothing.
+        self._left |= {device: why for device, why in devices.items() if device in there}
         self._start()
 
     def _start(self) -> None:
         if self._pid or not self._left:
             return
-        devices, self._left = self._left, set()
+        left, self._left = self._left, {}
         try:
             self._pid = os.fork()
         except OSError as error:
             self._log(WARNING, f"cannot detach what dead servers have left: {error.strerror}")
             return
         if self._pid == 0:
-            self._detach(devices)
+            self._tidy_up(left)
         self._deadline = time.monotonic() + PATIENCE
         self._loop.tick(self._check)
 
-    def _detach(self, devices: Iterable[str]) -> NoReturn:
+    def _tidy_up(self, left: Mapping[str, str]) -> NoReturn:
         """Be the child, with nothing of the listener's but its log."""
         code = EXIT_BUG
         try:
@@ -65,10 +69,11 @@ class Tidier:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             os.closerange(_FIRST_CLOSED, os.sysconf("SC_OPEN_MAX"))
-            for device in devices:
-                for place in detach_dead(device, lambda line: self._log(WARNING, line), self._unmount):
-                    self._log(WARNING, f"{place}: detached: nobody serves it any more")
+            for device, why in left.items():
+                self._tidy(device, why, partial(self._log, WARNING))
             code = EXIT_OK
+        except Exception as error:  # noqa: BLE001  # there is nobody above us, and the next one may fare better
+            self._log(WARNING, f"tidying up after a dead server: {told(error).rstrip()}")
         finally:
             os._exit(code)
 
