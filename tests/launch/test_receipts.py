@@ -55,10 +55,27 @@ def test_a_mount_of_another_boot_is_not_there_any_more(place: Path) -> None:
 
 
 def test_two_at_once_get_two_numbers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert receipts.write({"source": "a"}) == 1
+    assert receipts.reserve() == 1
     monkeypatch.setattr(receipts, "_numbers", lambda _where: [])  # as one who has looked just before
-    assert receipts.write({"source": "b"}) == 2
+    assert receipts.reserve() == 2
+    assert receipts.write({"source": "b"}, 2) == 2 and receipts.write({"source": "a"}, 1) == 1
     assert json.loads((place / "1.json").read_text())["source"] == "a"
+    assert sorted(os.listdir(place)) == ["1.json", "2.json"]
+
+
+def test_notes_are_kept_beside_the_receipt_but_not_without_end(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = receipts.reserve()
+    assert number is not None and receipts.notes(number) == []
+    receipts.note(number, "a word \udcff")
+    assert receipts.write({}, number, noting=True) == number
+    monkeypatch.setattr(receipts, "LARGEST", 100)
+    for _ in range(10):
+        receipts.note(number, "x" * 60)
+    kept = receipts.notes(number)
+    assert kept is not None and len(kept) == 2 and kept[0].endswith(" a word \\udcff")
+    assert stat.S_IMODE((place / "1.log").stat().st_mode) == 0o600
+    receipts.note(7, "nobody")
+    assert receipts.notes(7) is None and receipts.write({}) == 2 and receipts.notes(2) is None
 
 
 def test_the_oldest_that_have_ended_go_first(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +131,37 @@ def test_another_user_unmounts_nothing(user: User) -> None:
     (user.runtime / "fuservice").chmod(0o700)
     assert done.returncode == 1 and f"was mounted by uid {UID}" in done.stderr, done.stderr
     assert user.run("fuservice", "umount", "-a") == (0, "", "")
+
+
+@pytest.mark.parametrize("how", [(), ("--private",)], ids=["for all", "private"])
+def test_what_the_server_says_is_kept_in_every_world(user: User, how: tuple[str, ...]) -> None:
+    point = user.runtime / "fuservice/thing"
+    assert user.run("fuservice", "mount", *how, "-o", "debug", "thing.img").code == 0
+    look = ("fuservice", "enter", point, "--", "ls", point) if how else ("ls", point)
+    assert "file" in user.run(*look).stdout
+    wait_until(lambda: "READDIR" in user.run("fuservice", "log", "1").stdout, "words")
+    assert user.run("fuservice", "umount").code == 0
+    log = user.home / ".local/state/fuservice/mounts/1.log"
+    assert (log.stat().st_uid, log.stat().st_mode & 0o777) == (UID, 0o600)
+    assert user.run("fuservice", "log", "thing.img").stdout == user.run("fuservice", "log", "1").stdout
+
+
+def test_a_server_that_has_said_nothing(user: User) -> None:
+    assert user.run("fuservice", "mount", "thing.img").code == 0
+    assert user.run("fuservice", "log", "thing.img") == (0, "", "its server has said nothing, mount 1\n")
+    assert user.run("fuservice", "umount").code == 0
+
+
+def test_a_server_that_dies_is_told_by_why(user: User) -> None:
+    point = user.runtime / "fuservice/thing"
+    assert user.run("fuservice", "mount", "thing.img").code == 0
+    (row,) = json.loads(user.run("fuservice", "list", "--json").stdout)
+    assert user.run("kill", "-9", str(row["pid"])).code == 0
+    wait_until(lambda: user.run("test", "-e", point).code == 1, "the directory's end")
+    wait_until(lambda: user.run("fuservice", "why").stdout.startswith("mount 1"), "the receipt")
+    told = user.run("fuservice", "why").stdout
+    assert re.fullmatch(rf"mount 1 of {user.home}/thing.img on {point}: ended (just now|.* ago): its server died: .*; "
+                        rf"mount it again: fuservice mount {user.home}/thing.img\n", told), told  # fmt: skip
 
 
 def test_busy_is_told_with_the_way_out(user: User) -> None:

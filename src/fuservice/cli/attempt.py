@@ -9,6 +9,7 @@ import stat
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 
 from fuservice import __version__
 from fuservice.cage.plan import WALLS
@@ -24,6 +25,7 @@ from fuservice.proto.options import SETS, join
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
     from typing import Final
 
     from fuservice.backends.backend import Backend
@@ -45,6 +47,7 @@ class Attempt:
         self.source, self.typed, self.began = source, typed, time.time()
         self.mount_point, self.kind = "", ""
         self.receipt: int | None = None
+        self._noting = False
         self.private: Private | None = None  # a mount that goes with us, unless it is told to stay
         self._backend: Backend | None = None
         self.made = False
@@ -140,6 +143,11 @@ class Attempt:
         self._facts |= {"socket": None, "cage": None}
         self.tell(f"systemd starts a server of {self.kind}, for this mount alone")
 
+    def keep(self) -> Callable[[str], None] | None:
+        """Return what takes notes of what the server will say, for ``fuservice log``; the receipt gets its number now."""
+        self.receipt, self._noting = receipts.reserve(), True
+        return None if self.receipt is None else partial(receipts.note, self.receipt)
+
     def make(self, path: str) -> None:
         """Note the directory that was made for the mount."""
         self.mount_point, self.made = path, True
@@ -196,7 +204,7 @@ class Attempt:
             sentence = f"option {name}: {self._facts.get('back end')} does not know it: the mount is without"
             (self.complain if any(name in text.split(",") for text in self.typed.options) else self.tell)(sentence)
         self._end = {"ended": None, "reason": None}
-        self.receipt = receipts.write(self._all() | self._end)
+        self.receipt = receipts.write(self._all() | self._end, self.receipt, noting=self._noting)
         self.tell(f"it is mounted on {self.mount_point}" + (f"; its number is {self.receipt}" if self.receipt else ""))
         return self.receipt
 
@@ -206,7 +214,7 @@ class Attempt:
         self._end = {
             "ended": round(time.time(), 3), "reason": str(error)[: receipts.LONGEST_REASON], "exit code": error.exit_code
         }  # fmt: skip
-        self.receipt = receipts.write(self._all() | self._end)
+        self.receipt = receipts.write(self._all() | self._end, self.receipt)
 
     def _all(self) -> receipts.Facts:
         uid = os.getuid()

@@ -29,19 +29,20 @@ def mount_directly(
     attach: Attach = attach,
     mounted: Callable[[], int | None] = lambda: None,
     backend: Backend | None = None,
+    keep: Callable[[str], None] | None = None,
 ) -> None:
     """Mount as *request* asks, with a caged server of our own; FuserviceError, and nothing left, where that fails.
 
     *say* takes complaints on the way, and what the server logs until the mount is there. *attach* is the back end.
     *mounted* is called once the mount is there for good, and returns the number of its receipt, if there is one. *backend*
-    detaches the mount if its server dies; without one, our own rights do.
+    detaches the mount if its server dies; without one, our own rights do. *keep* takes what is logged later, in another process.
     """
     name = own_server(request, "direct")
     servers: list[Direct] = []
 
     def connect(_request: Request) -> SeqPacket:
         try:
-            servers.append(Direct(name, partial(warm.load, name), States(directory()), Afterwards(backend)))
+            servers.append(Direct(name, partial(warm.load, name), States(directory()), Afterwards(backend), keep))
         except OSError as error:
             raise SystemCallError(f"cannot start a server of {name}: {error.strerror}") from None
         return servers[-1].connection

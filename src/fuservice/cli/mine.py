@@ -56,6 +56,20 @@ def private_mounts() -> list[str]:
     return [held.mount_point for held in holder.holders()]
 
 
+def about(word: str, known: Mapping[int, receipts.Facts]) -> receipts.Facts | None:
+    """Return the youngest of the receipts *known* that *word* is about: its number, a mount point, or a source; None for none."""
+    if word.isascii() and word.isdecimal() and len(word) < 16 and int(word) in known:
+        return known[int(word)]
+    paths = {os.path.abspath(word), place(word)}  # noqa: PTH100
+    fitting = (facts for facts in known.values() if facts.get("mount point") in paths or facts.get("path") in paths)
+    return max(fitting, key=_number, default=None)
+
+
+def _number(facts: receipts.Facts) -> int:
+    number = facts.get("id")
+    return number if isinstance(number, int) else 0
+
+
 def top(path: str) -> mountinfo.Mount | None:
     """Return the topmost mount at *path*."""
     return next((mount for mount in reversed(mountinfo.mounts()) if mount.mount_point == path), None)

@@ -232,7 +232,7 @@ def _serve(attempt: Attempt, kind: str) -> None:
 
     attempt.served_by(None)
     request = _request(attempt, kind, "--direct")
-    mount_directly(request, attempt.complain, attempt.attach, attempt.succeeded, attempt.backend)
+    mount_directly(request, attempt.complain, attempt.attach, attempt.succeeded, attempt.backend, attempt.keep())
 
 
 def _serve_privately(attempt: Attempt, kind: str) -> None:
@@ -241,7 +241,14 @@ def _serve_privately(attempt: Attempt, kind: str) -> None:
 
     attempt.served_by(None)
     request = _request(attempt, kind, "--direct")
-    mounted = Private(request, attempt.complain, remove=attempt.made, attach=attempt.attach, report=attempt.report)
+    mounted = Private(
+        request,
+        attempt.complain,
+        remove=attempt.made,
+        attach=attempt.attach,
+        report=attempt.report,
+        keep=attempt.keep(),
+    )
     try:
         attempt.take_report(mounted.told)
         for line in mounted.leave(attempt.succeeded()):

@@ -29,17 +29,18 @@ class Private(Closed):
 
     def __init__(
         self, request: Request, say: Callable[[str], None], *, remove: bool, attach: Attach = attach,
-        report: Callable[[], str] = str,
+        report: Callable[[], str] = str, keep: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         """Mount as *request* asks, on its mount point; FuserviceError, and nothing left, where that fails.
 
         *say* takes complaints on the way. *remove*: the mount point was made for this mount, and goes with it. *attach* and then
-        *report* are called in the holder; what *report* returns is ``told`` here.
+        *report* are called in the holder; what *report* returns is ``told`` here. *keep* takes what the server's supervisor logs
+        later, in another process.
         """
         name, path = own_server(request, "private"), os.path.abspath(request.mount_point or "")  # noqa: PTH100
         try:
             # Before there is a namespace: or server and supervisor would live in it, and keep it and the mount alive.
-            self._server = Direct(name, partial(warm.load, name), States(directory()), Afterwards())
+            self._server = Direct(name, partial(warm.load, name), States(directory()), Afterwards(), keep)
         except OSError as error:
             raise SystemCallError(f"cannot start a server of {name}: {error.strerror}") from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 
 from fuservice.cli import mine
@@ -49,14 +48,12 @@ def _last_failure(known: dict[int, Facts]) -> Facts | None:
 
 
 def _about(word: str, known: dict[int, Facts]) -> Facts:
-    """Return the youngest receipt that *word* is about: its number, a mount point, or a source."""
-    if word.isascii() and word.isdecimal() and len(word) < 16 and int(word) in known:
-        return known[int(word)]
-    paths = {os.path.abspath(word), mine.place(word)}  # noqa: PTH100
-    for facts in reversed(known.values()):
-        if facts.get("mount point") in paths or facts.get("path") in paths:
-            return facts
-    raise UsageError(f"why: {word}: no receipt is about it: receipts are kept of what `fuservice mount' was asked for")
+    facts = mine.about(word, known)
+    if facts is None:
+        raise UsageError(
+            f"why: {word}: no receipt is about it: receipts are kept of what `fuservice mount' was asked for"
+        )
+    return facts
 
 
 def _is_clean(facts: Facts) -> bool:

@@ -44,11 +44,12 @@ class Direct:
 
     def __init__(
         self, name: str, load: Callable[[], Contained], states: States,
-        over: Callable[[Ended, Callable[[str], None]], None] | None = None,
+        over: Callable[[Ended, Callable[[str], None]], None] | None = None, keep: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         """Start a server of type *name*; *load* imports its driver, there. OSError where no process can be made.
 
-        *over* is called in the end, in a process that stays for it, with how it ended and a function that logs a line.
+        *over* is called in the end, in a process that stays for it, with how it ended and a function that logs a line. *keep* is
+        called there too, with each line that is logged when we have gone.
         """
         self.connection, theirs = FdSeqPacket.pair()
         self.log, writing = map(Fd, os.pipe2(os.O_CLOEXEC))
@@ -57,8 +58,10 @@ class Direct:
         if over is not None:
             words, self._words = map(Fd, os.pipe2(os.O_CLOEXEC))
 
+        log = partial(_log, keep)
+
         def supervise(*report: int) -> NoReturn:
-            _supervise(name, (theirs.fileno(), writing.fileno(), *report), load, states)
+            _supervise(name, (theirs.fileno(), writing.fileno(), *report), load, states, log)
 
         with theirs, writing, words or Closed():
             self.pid = os.fork()
@@ -66,7 +69,7 @@ class Direct:
                 syslog.openlog(NAME, syslog.LOG_PID, syslog.LOG_DAEMON)
                 guard(
                     supervise, (_SHOWN,), words=words.fileno(), log=writing.fileno(),
-                    over=lambda ended: over(ended, partial(_log, syslog.LOG_WARNING)), failed=_failed,
+                    over=lambda ended: over(ended, partial(log, syslog.LOG_WARNING)), failed=partial(_failed, log),
                 )  # fmt: skip
             if self.pid == 0:
                 supervise()
@@ -104,7 +107,9 @@ class Direct:
         return self._logged()
 
 
-def _supervise(name: str, fds: tuple[int, ...], load: Callable[[], Contained], states: States) -> NoReturn:
+def _supervise(
+    name: str, fds: tuple[int, ...], load: Callable[[], Contained], states: States, log: Callable[[int, str], None]
+) -> NoReturn:
     """Be the supervisor, and end. *fds*: connection, log, and where to report if somebody wants to know."""
     code = EXIT_BUG
     try:
@@ -117,26 +122,28 @@ def _supervise(name: str, fds: tuple[int, ...], load: Callable[[], Contained], s
         )  # the helper's 0 gives /proc/self to root, and a plain user's server writes its ids' maps there
         syslog.openlog(NAME, syslog.LOG_PID, syslog.LOG_DAEMON)
         server = serve_one(
-            name, FdSeqPacket(Fd(SOCKET_FD)), load(), without=(), facts={"cage": "whole"}, states=states, log=_log
+            name, FdSeqPacket(Fd(SOCKET_FD)), load(), without=(), facts={"cage": "whole"}, states=states, log=log
         )
         if fds[2:]:
             os.write(SOCKET_FD + 1, f"{server.device}\0{server.why}".encode("utf-8", "backslashreplace"))
         code = EXIT_FAILURE if server.why else EXIT_OK
     except BaseException as error:  # noqa: BLE001  # there is nobody above us: log it, and leave by _exit whatever it was
-        _failed(error)
+        _failed(log, error)
     finally:
         os._exit(code)
 
 
-def _failed(error: BaseException) -> None:
-    _log(syslog.LOG_ERR, told(error).rstrip("\n"))
+def _failed(log: Callable[[int, str], None], error: BaseException) -> None:
+    log(syslog.LOG_ERR, told(error).rstrip("\n"))
 
 
-def _log(level: int, line: str) -> None:
-    """Say *line* to the helper, or to syslog(3) once he has gone; not that a server has failed, which has said why itself."""
+def _log(keep: Callable[[str], None] | None, level: int, line: str) -> None:
+    """Say *line* to the helper, or to syslog(3), and to whoever is to *keep* it, once he has gone; not that a server has failed, which has said why itself."""
     if line.endswith(f"exit status {EXIT_FAILURE}"):
         return
     try:
         os.write(2, f"{line}\n".encode())
     except OSError:
         syslog.syslog(level, line)
+        if keep is not None:
+            keep(line)

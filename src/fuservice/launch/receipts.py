@@ -1,5 +1,7 @@
 """Receipts: what was asked, granted and mounted, and how it ended, for ``fuservice why``. One JSON file each, ``N.json``.
 
+Beside it are notes, ``N.log``: what the server has said, where somebody takes them down.
+
 A receipt never fails a mount: where it cannot be written, there is none. It says what was; what is mounted is the kernel's
 to say. json is imported where it is used, since that costs the start of a mount.
 """
@@ -26,6 +28,7 @@ UNMOUNTED: Final = "unmounted"  # the reason, of those who do not know by whom
 LONGEST_REASON: Final = 1_000  # characters
 _ATTEMPTS: Final = 100  # at a number that nobody else takes in the same moment
 _SUFFIX: Final = ".json"
+_NOTES: Final = ".log"
 
 
 def directory() -> str:
@@ -42,23 +45,61 @@ def directory() -> str:
     return f"{state}/fuservice/mounts" if state else ""
 
 
-def write(facts: Mapping[str, Fact]) -> int | None:
-    """Record *facts* in a new file, for its owner alone; return its number, or None where there can be none.
-
-    Numbers grow. "id", "began" (seconds since 1970) and "boot" are added where they are missing.
-    """
+def reserve() -> int | None:
+    """Return a number for a receipt that will be written, and make the file for its notes; None where there can be none."""
     where = directory()
     try:
         _prepare(where)
         number = max(_numbers(where), default=0) + 1
         for wanted in range(number, number + _ATTEMPTS):
-            text = _text({"id": wanted, "began": _now(), "boot": boot(), **facts})
-            if _put(where, wanted, text, new=True):
-                _prune(where)
+            with suppress(FileExistsError):
+                os.close(
+                    os.open(f"{where}/{wanted}{_NOTES}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                )
                 return wanted
     except OSError:
         return None
     return None
+
+
+def write(facts: Mapping[str, Fact], number: int | None = None, *, noting: bool = False) -> int | None:
+    """Record *facts* in a new file, for its owner alone; return its number, or None where there can be none.
+
+    *number*: one that was reserved; else it is a new one. Numbers grow. *noting*: somebody takes notes of it. "id", "began" (seconds
+    since 1970) and "boot" are added where they are missing.
+    """
+    where, number = directory(), number or reserve()
+    if number is not None:
+        try:
+            _put(where, number, _text({"id": number, "began": _now(), "boot": boot(), **facts}))
+            if not noting:
+                os.unlink(f"{where}/{number}{_NOTES}")  # noqa: PTH108
+            _prune(where)
+        except OSError:
+            return None
+    return number
+
+
+def note(number: int, line: str) -> None:
+    """Add *line*, of what the server of receipt *number* has said, to its notes; harmless where there are none, or too many."""
+    path = f"{directory()}/{number}{_NOTES}"
+    with suppress(OSError):
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.fstat(fd).st_size < LARGEST:
+                when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime())
+                os.write(fd, f"{when} {line}\n".encode("utf-8", "backslashreplace"))
+        finally:
+            os.close(fd)
+
+
+def notes(number: int) -> list[str] | None:
+    """Return what the server of receipt *number* has said since it was mounted; None where nobody has taken notes."""
+    try:
+        with open(f"{directory()}/{number}{_NOTES}", "rb") as file:  # noqa: PTH123
+            return file.read(2 * LARGEST).decode("utf-8", "backslashreplace").splitlines()
+    except OSError:
+        return None
 
 
 def update(number: int, facts: Mapping[str, Fact]) -> None:
@@ -66,7 +107,7 @@ def update(number: int, facts: Mapping[str, Fact]) -> None:
     where, known = directory(), read(number)
     if known is not None:
         with suppress(OSError):
-            _put(where, number, _text(known | dict(facts)), new=False)
+            _put(where, number, _text(known | dict(facts)))
 
 
 def ended(number: int, reason: str) -> None:
@@ -129,7 +170,8 @@ def _prepare(where: str) -> None:
 
 
 def _numbers(where: str) -> list[int]:
-    words = (name.removesuffix(_SUFFIX) for name in os.listdir(where) if name.endswith(_SUFFIX))
+    """Return the numbers that are taken: a receipt has notes from the start."""
+    words = {name.rpartition(".")[0] for name in os.listdir(where) if name.endswith((_SUFFIX, _NOTES))}
     return [int(word) for word in words if word.isascii() and word.isdecimal() and len(word) < 16]
 
 
@@ -143,23 +185,18 @@ def _text(facts: Facts) -> bytes:
     return text
 
 
-def _put(where: str, number: int, text: bytes, *, new: bool) -> bool:
-    """Write a file, so that whoever reads sees all of it or what was there before; say whether a *new* one has the number."""
-    path, draft = f"{where}/{number}{_SUFFIX}", f"{where}/.{number}.{os.getpid()}"
+def _put(where: str, number: int, text: bytes) -> None:
+    """Write a file, so that whoever reads sees all of it or what was there before."""
+    draft = f"{where}/.{number}.{os.getpid()}"
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as file:  # noqa: PTH123
             file.write(text)
-        if not new:
-            os.rename(draft, path)  # noqa: PTH104
-            return True
-        os.link(draft, path)  # unlike rename(2) it takes nobody else's place
-    except FileExistsError:
-        return False
-    finally:
+        os.rename(draft, f"{where}/{number}{_SUFFIX}")  # noqa: PTH104
+    except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(draft)  # noqa: PTH108
-    return True
+        raise
 
 
 def _prune(where: str) -> None:
@@ -167,9 +204,18 @@ def _prune(where: str) -> None:
     numbers, now = sorted(_numbers(where)), time.time()
     surplus = len(numbers) - MOST
     for place, number in enumerate(numbers):
-        path = f"{where}/{number}{_SUFFIX}"
-        if place >= surplus and now - os.stat(path).st_mtime <= LONGEST_AGE:  # noqa: PTH116
+        if place >= surplus and now - _written(where, number) <= LONGEST_AGE:
             break  # the later ones are younger
         facts = read(number)
         if facts is None or not is_open(facts):
-            os.unlink(path)  # noqa: PTH108
+            for suffix in (_SUFFIX, _NOTES):
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{where}/{number}{suffix}")  # noqa: PTH108
+
+
+def _written(where: str, number: int) -> float:
+    """Return when the receipt, or else its notes, were written last."""
+    for suffix in (_SUFFIX, _NOTES):
+        with suppress(FileNotFoundError):
+            return os.stat(f"{where}/{number}{suffix}").st_mtime  # noqa: PTH116
+    return 0.0
