@@ -35,7 +35,7 @@ def test_units_of_a_package_are_staged_and_removed_again(tmp_path: Path, capsys:
     assert "ExecStart=/usr/bin/python3 -I -m fuservice.cli.unit ext4 %i\n" in text
     assert str(REPOSITORY) not in text
     assert main(["units", "status", *words, "ext4", "ext2"]) == 0
-    assert capsys.readouterr().out == "ext4: installed\next2: not installed\n"
+    assert capsys.readouterr().out == f"ext4: installed in {tmp_path}/{UNITS}\next2: not installed\n"
     assert main(["units", "remove", *words, "ext4"]) == 0
     assert files(tmp_path) == packaged("memtree")
     assert main(["units", "remove", *words]) == 0
@@ -53,7 +53,7 @@ def test_units_of_users_are_staged_beside_those_of_the_system(
         assert main(["units", "install", *command]) == 0
         assert files(tmp_path) == {f"{place}/{name}" for name in names}
         assert main(["units", "status", *command]) == 0
-        assert capsys.readouterr().out == "ext4: installed\n"
+        assert capsys.readouterr().out == f"ext4: installed in {tmp_path}/{place}\n"
         assert main(["units", "remove", *command]) == 0
         assert files(tmp_path) == set()
 
@@ -64,8 +64,13 @@ def test_status_tells_a_unit_that_somebody_has_changed(tmp_path: Path, capsys: p
     main(["units", "install", *words])
     with (tmp_path / "etc/systemd/system/fuservice-ext4@.service").open("a") as unit:
         unit.write("PrivateNetwork=no\n")
+    (tmp_path / "etc/systemd/system/fuservice-ext4.socket").write_text("[Socket]\n")
     main(["units", "status", *words])
-    assert "not what `fuservice units install' would make" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "but fuservice-ext4.socket is not what this version makes and fuservice-ext4@.service is not what" in said
+    (tmp_path / "etc/systemd/system/fuservice-ext4@.service").unlink()
+    main(["units", "status", *words])
+    assert "fuservice-ext4@.service is missing and fuservice-ext4.socket is not what" in capsys.readouterr().out
 
 
 def test_a_dry_run_prints_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -74,6 +75,13 @@ def test_from_one_helper_to_nothing_left(clean: Machine) -> None:
     )
 
 
+def test_a_dead_one_is_detached_as_that_of_a_template(clean: Machine) -> None:
+    assert helper(clean) == (0, "")
+    clean.run("systemctl", "kill", "--signal=KILL", *units(clean))
+    assert clean.becomes(lambda: not mounts(clean))
+    assert clean.becomes(lambda: not units(clean))
+
+
 def test_it_is_a_word_of_fuservice_mount_too(clean: Machine) -> None:
     clean.run("sh", "-c", "head -c 65536 /dev/zero >/tmp/zeros")
     refused = clean.run("fuservice", "mount", "--transient", "-t", "ext4", "/tmp/zeros", "/mnt/a", check=False)
@@ -85,7 +93,9 @@ def test_it_is_a_word_of_fuservice_mount_too(clean: Machine) -> None:
 
 def facts(machine: Machine, unit: str) -> dict[str, str]:
     """Return all that systemd knows of *unit*, but what is of each alone."""
-    lines = machine.run("systemctl", "show", "--all", unit).stdout.splitlines()
+    lines = re.sub(
+        r" ext4 [-0-9a-f]+-0 ;", " ext4 INSTANCE ;", machine.run("systemctl", "show", "--all", unit).stdout
+    ).splitlines()
     # A helper is run by the same Python by its other name.
     pairs = (line.replace("/bin/python3 ", "/bin/python ").partition("=") for line in lines)
     return {

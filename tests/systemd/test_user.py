@@ -78,7 +78,8 @@ def test_from_installation_to_nothing_left(alice: As, machine: Machine) -> None:
     assert not known(alice)
     alice("fuservice", "units", "install", "--user", "ext4")
     assert (
-        alice("fuservice", "units", "status", "--user", "ext4").stdout == "ext4: installed; socket active; 0 servers\n"
+        alice("fuservice", "units", "status", "--user", "ext4").stdout
+        == "ext4: installed in /home/alice/.config/systemd/user; socket active; 0 servers\n"
     )
     assert (
         machine.run("stat", "-c", "%a %u", f"{OWN}/filesystems", f"{OWN}/filesystems/ext4").stdout
@@ -91,7 +92,7 @@ def test_from_installation_to_nothing_left(alice: As, machine: Machine) -> None:
             machine.run("cat", "/home/alice/mnt/words", check=False).returncode == 1
         )  # the user's, and not even root's
         assert alice("cat", "/home/alice/mnt/words").stdout == "read through systemd\n"
-        assert alice("fuservice", "units", "status", "--user", "ext4").stdout.endswith("; 1 servers\n")
+        assert alice("fuservice", "units", "status", "--user", "ext4").stdout.endswith("; 1 server\n")
         (row,) = json.loads(alice("fuservice", "list", "--all", "--json").stdout)
         assert (row["mount point"], row["cage"], row["uid"]) == ("/home/alice/mnt", "whole", UID)
         assert [row["unit"]] == servers(alice)

@@ -72,7 +72,7 @@ def test_a_package_s_are_staged_and_removed(tmp_path: Path, capsys: pytest.Captu
     assert main(["units", "remove", *words, "--dry-run"]) == 0
     assert main(["units", "remove", *words]) == 0
     assert main(["units", "status", *words]) == 0
-    assert capsys.readouterr().out == f"broker: installed\n{place / broker.SOCKET}\nbroker: not installed\n"
+    assert capsys.readouterr().out == f"broker: installed in {place}\n{place / broker.SOCKET}\nbroker: not installed\n"
     assert not list(place.iterdir())
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Entry = dict[str, str]
 
+SYSTEM, USER = "--unit", "--user-unit"  # how journalctl(1) is told of a unit, of the system's manager or the user's own
 PATIENCE: Final = 1.0  # seconds for systemd to see the end of a server, and for the journal to hear of it
 LONGEST_ANSWER: Final = 5.0  # seconds that a program of systemd's may take
 #: SD_MESSAGE_UNIT_PROCESS_EXIT and SD_MESSAGE_UNIT_SUCCESS, systemd/sd-messages.h: of those that fail, and of others.
@@ -42,8 +43,8 @@ def explain_unit(error: RemoteProtocolError, unit: str, *, of_user: bool, starte
 
     Where there was no such unit, the process *starter* of this boot has said why, by the name of its type.
     """
-    option, identifier = "--user-unit" if of_user else "--unit", unit.rpartition("-")[0]
-    ended, entries = _end_of(option, unit)
+    option, identifier = USER if of_user else SYSTEM, unit.rpartition("-")[0]
+    ended, entries = end_of(option, unit)
     said = [one["MESSAGE"] for one in _journal("--identifier", identifier) if one.get("_PID") == str(starter)]
     if said and not entries:
         return RemoteProtocolError(f"{error}: {printable(said[-1])}")
@@ -82,16 +83,16 @@ def _socket_unit(path: str) -> tuple[list[str], str] | None:
 
 def _of_unit(manager: Sequence[str], socket: str) -> tuple[str, str]:
     """Return how the server ended that systemd had started for us ("": nobody knows), and what shows all that was said."""
-    option = "--user-unit" if manager else "--unit"
+    option = USER if manager else SYSTEM
     # An instance is named after who connected: systemd.socket(5).
     pattern = f"{socket.removesuffix('.socket')}@*-{os.getpid()}-{os.getuid()}.service"
-    ended, entries = _end_of(option, pattern)
+    ended, entries = end_of(option, pattern)
     if entries:
         return ended, f"journalctl {option} {unit(entries[-1])}"
     return refused(_journal(option, socket)).removeprefix(f"{socket}: "), f"journalctl {option} {socket}"
 
 
-def _end_of(option: str, pattern: str) -> tuple[str, list[Entry]]:
+def end_of(option: str, pattern: str) -> tuple[str, list[Entry]]:
     """Wait until the journal tells of the end of a unit, but not for long; return what it tells, and all that it has."""
     deadline = time.monotonic() + PATIENCE
     while not (ended := how_it_ended(entries := _journal(option, pattern))) and time.monotonic() < deadline:

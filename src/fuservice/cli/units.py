@@ -23,9 +23,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Final
 
     # Only a type to the type checker: argparse has no public name for it.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+PACKAGES: Final = "/usr"  # where packages put what they bring
 
 
 def add_command(commands: Commands) -> None:
@@ -99,21 +103,39 @@ def _leave(options: argparse.Namespace, unit: Path) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    directory, files = _directory(options), _files(options)
+    whose = [options]
+    if not (options.root or options.prefix):  # what a package has brought counts where the administrator has nothing
+        whose.append(type(options)(**{**vars(options), "prefix": PACKAGES}))
     for name, socket_unit, service_unit in _units(options):
-        path = directory / socket_unit
-        mine = [(directory / one, files[one]) for one in (socket_unit, service_unit)]
-        if not path.exists():
-            word = "not installed"
-        elif all(one.exists() and one.read_text(encoding="utf-8") == text for one, text in mine):
-            word = "installed"
-        else:
-            word = "installed, and not what `fuservice units install' would make"
-        if path.exists() and _started(options):
-            state = systemd.systemctl(*_whose(options), "is-active", socket_unit).stdout.strip()
-            word += f"; socket {state}"
-            word += "" if options.broker else f"; {len(_instances(options, name))} servers"
+        there = next((one for one in whose if (_directory(one) / socket_unit).exists()), None)
+        word = "not installed" if there is None else _word(there, name, socket_unit, service_unit)
         print(f"{name}: {word}")
+
+
+def _word(options: argparse.Namespace, name: str, socket_unit: str, service_unit: str) -> str:
+    """Return what there is to say of two units that serve *name*, the first of which is there."""
+    directory, files = _directory(options), _files(options)
+    paths = {one: directory / one for one in (socket_unit, service_unit)}
+    missing = [one for one, path in paths.items() if not path.exists()]
+    other = [
+        one for one, path in paths.items() if one not in missing and path.read_text(encoding="utf-8") != files[one]
+    ]
+    words = [f"installed in {directory}"]
+    if missing or other:
+        what = [*(f"{one} is missing" for one in missing), *(f"{one} is not what this version makes" for one in other)]
+        words[0] += f", but {' and '.join(what)}: `fuservice units install' writes it anew"
+    if _started(options):
+        state = systemd.systemctl(*_whose(options), "is-active", socket_unit).stdout.strip()
+        command = " ".join(["systemctl", *_whose(options)])
+        hint = {
+            "inactive": f" (`{command} enable --now {socket_unit}')",
+            "failed": f" (`{command} status {socket_unit}')",
+        }
+        words.append(f"socket {state}{hint.get(state, '')}")
+        if not options.broker:
+            number = len(_instances(options, name))
+            words.append(f"{number} server{'' if number == 1 else 's'}")
+    return "; ".join(words)
 
 
 def _files(options: argparse.Namespace) -> dict[str, str]:

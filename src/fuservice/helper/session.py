@@ -142,7 +142,7 @@ class Session:
         place, source = os.path.abspath(self._mount_point.path), os.fsdecode(self._shown_source())  # noqa: PTH100
         record.write(self._mount.fileno(), {
             "mount point": place, "source": source, "type": self._request.subtype, "since": str(int(time.time())),
-            "socket": self._request.socket_path, "namespace": record.namespace(),
+            "socket": self._request.socket_path, "namespace": record.namespace(), "helper": str(os.getpid()),
         })  # fmt: skip
         if self._mtab:
             fstype = f"{'fuseblk' if self._fuseblk else 'fuse'}.{self._request.subtype}"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fuservice.linux.sockets import SeqPacket
 
 PATIENCE: Final = 20.0  # seconds for systemd to start a unit, or to see that one has ended
+_AFTER: Final = re.compile(r"^ExecStopPost=.*\n", re.MULTILINE)  # nothing is mounted
 _LOG: Final = re.compile(r"^Standard(Output|Error)=journal$", re.MULTILINE)
 _SOCKET: Final = """[Unit]
 DefaultDependencies=no
@@ -56,7 +57,7 @@ class Unit(Start):
         # Written by who looks after a server, as in a journal. Not a file: of those, servers may write none.
         os.mkfifo(log, 0o600)
         self._log = Fd(os.open(log, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
-        text = _LOG.sub(rf"Standard\1=append:{log}", text)
+        text = _AFTER.sub("", _LOG.sub(rf"Standard\1=append:{log}", text))
         self._files = {
             f"{units}/{self._name}.socket": _SOCKET.format(path=self._path),
             f"{units}/{self._name}@.service": text,

@@ -48,6 +48,11 @@ class Program:
         """Return the command line of the server of type *name*; the instance's name ends with the caller's uid."""
         return f"{self.python} -I -m fuservice.cli.unit {name} %i"
 
+    def stopped(self, name: str) -> str:
+        """Return the command line that is executed, with all rights, after such a server that did not end well."""
+        ended_well = '[ "$EXIT_CODE$EXIT_STATUS" = exited0 ]'
+        return f"+:/bin/sh -c '{ended_well} || exec {self.python} -I -m fuservice.cli.stopped {name} %i'"
+
     def supervised(self, name: str) -> str:
         """Return the command line of the server of type *name* that has a process to look after it, and builds its cage itself."""
         return f"{self.python} -I -m fuservice.cli.main serve {name}"

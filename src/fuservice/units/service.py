@@ -28,6 +28,7 @@ WALLS: Final[Mapping[str, Sequence[Directive]]] = {
     ),
     "root": (
         Directive("A root of its own: an empty directory, in memory …", "RootDirectory", ROOT),
+        Directive("… but not for what follows it …", "RootDirectoryStartOnly", "yes"),
         Directive("… into which come Python and this program, until they are loaded; then nothing can be opened any more.",
                   "BindReadOnlyPaths", "{readable}"),
         Directive("All that is read-only.", "ProtectSystem", "strict"),
@@ -91,7 +92,7 @@ def sections(name: str, profile: Profile, program: Program) -> dict[str, list[Di
     return {
         "Unit": [*_unit(name)],
         "Service": [
-            *start(program.command(name)), *budgets(profile), *_of_the_system(), *log(name), *walls(program, WALLS), *_calls(profile),
+            *start(program.command(name)), *_of_the_system(name, program), *budgets(profile), *log(name), *walls(program, WALLS), *_calls(profile),
         ],
     }  # fmt: skip
 
@@ -142,7 +143,9 @@ def budgets(profile: Profile) -> Iterator[Directive]:
     yield Directive("What it could create would be its own alone.", "UMask", "0077")
 
 
-def _of_the_system() -> Iterator[Directive]:
+def _of_the_system(name: str, program: Program) -> Iterator[Directive]:
+    yield Directive("When it is dead, somebody with rights detaches what it was mounted as, if its mount has not ended it.",
+                    "ExecStopPost", program.stopped(name))  # fmt: skip
     yield Directive(
         "They are all processes of their user. The server takes away its own right to another.", "LimitNPROC", PROCESSES
     )
