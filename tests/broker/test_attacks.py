@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.needs("root", "fuse"), pytest.mark.timeout(120)]
 
+FUSE_DEV_IOC_CLONE = 0x8004_E500
 Make = Callable[[Yard], int]
 
 
@@ -63,6 +66,15 @@ def _used_up(broker: Yard) -> int:
     return device
 
 
+def _copy(broker: Yard) -> int:
+    """Return another descriptor of the connection behind a mount."""
+    device, clone, point = broker.device(), broker.device(), broker.make("copied", owner=BOB)
+    assert broker.mount(broker.pin(point), device, BOB).error == 0
+    fcntl.ioctl(clone, FUSE_DEV_IOC_CLONE, struct.pack("I", device))
+    kernel.umount2(os.fspath(point), kernel.MNT_DETACH)
+    return clone
+
+
 DEVICES: dict[str, tuple[Make, int, str]] = {
     "a file": (lambda b: b.pin(b.file("f"), os.O_RDWR), errno.ENODEV, "not the open fuse device"),
     "a directory": (lambda b: b.pin(b.place, os.O_RDONLY), errno.ENODEV, "not the open fuse device"),
@@ -73,6 +85,7 @@ DEVICES: dict[str, tuple[Make, int, str]] = {
     "the device as a path": (lambda b: b.device(os.O_PATH), errno.ENODEV, "not the open fuse device"),
     "for reading": (lambda b: b.device(os.O_RDONLY), errno.EBADF, "reading and writing"),
     "for writing": (lambda b: b.device(os.O_WRONLY), errno.EBADF, "reading and writing"),
+    "a copy of another's": (_copy, errno.EBUSY, "mounted already, or was"),
     "of a mount that is gone": (_used_up, errno.EBUSY, "mounted already, or was"),
 }
 

@@ -21,7 +21,8 @@ from fuservice.linux.fdsockets import FdSeqPacket
 from tests.broker.yard import ALICE, BOB, CAROL, SAFE, Yard
 from tests.fuse.kernelmount import served
 from tests.support import kernel
-from tests.support.processes import status
+from tests.support.capabilities import PROGRAMS
+from tests.support.processes import Program, status
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -150,6 +151,37 @@ def test_a_peer_that_goes_before_it_is_told_leaves_no_mount(broker: Yard) -> Non
     wait_until(lambda: "ended before it was told of its mount" in broker.program.said(), "the line")
 
 
+def test_an_exception_that_nobody_foresaw_ends_one_connection(tmp_path: Path) -> None:
+    """In the process that listens: here the first look at a connection, and the first at a caller, fail."""
+    script = f"""
+from fuservice.broker import daemon
+from fuservice.cli.broker import main
+def once(function):
+    left = [1]
+    def failing(*words):
+        if left:
+            left.pop()
+            raise RuntimeError("unforeseen")
+        return function(*words)
+    return failing
+daemon.peers.has_hung_up = once(daemon.peers.has_hung_up)
+from fuservice.linux.fdsockets import FdSeqPacket
+FdSeqPacket.peer = once(FdSeqPacket.peer)
+raise SystemExit(main(["--socket", {str(tmp_path / "run/socket")!r}]))
+"""
+    program = Program([PROGRAMS / "python", "-c", script], tmp_path / "log")
+    wait_until(lambda: "listening on" in program.said() or program.ended(), "a broker that listens", 20)
+    sentences = []
+    for _ in range(3):
+        with FdSeqPacket.connect(str(tmp_path / "run/socket"), 10) as connection, contextlib.suppress(OSError):
+            connection.deadline = time.monotonic() + 10
+            connection.send(b"hello")
+            sentences.append(connection.receive(wire.LARGEST)[16:])
+    assert sentences[-1].startswith(b"malformed") and not any(sentences[:-1])
+    assert program.said().count("RuntimeError: unforeseen") == 2
+    assert program.stop() == 0
+
+
 def test_a_peer_that_goes_instead_of_a_proof(broker: Yard) -> None:
     connection = broker.connect()
     connection.send_with_fds(GOOD, [broker.device(), broker.pin(broker.make(owner=0))])
@@ -232,3 +264,14 @@ def test_files_of_a_server_that_does_not_answer_hold_up_nobody_else(broker: Yard
             os.close(opened)
         connection.close()
         wait_until(lambda: not broker.servers(), "the end of the one who waited", daemon.PATIENCE + 10)
+
+
+def test_a_mount_point_on_a_mount_whose_server_is_dead(broker: Yard) -> None:
+    with served(broker.make("dead"), Memtree({b"file": b"content"}), options=",allow_other") as mount:
+        root, file = broker.pin(mount.point), broker.pin(mount.point / "file")
+        os.kill(mount.pid, signal.SIGKILL)
+        mount.wait()
+        for place in (root, file):
+            answer = broker.mount(place)
+            assert answer.error == errno.ENOTCONN and "the mount point" in answer.sentence
+        assert broker.mount(broker.pin(broker.make()), file).error == errno.ENODEV

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from fuservice.broker import policy
 from fuservice.errors import PolicyError
+from tests.support.capabilities import PROGRAMS, REPOSITORY
 
 USERS = {"alice": 1000, "bob": 1001}
 GROUPS = {"staff": 50}
@@ -117,5 +120,36 @@ def test_the_file_is_read_with_the_system_s_names(tmp_path: Path) -> None:
     before = policy.stamp(os.fspath(path))
     assert policy.load(os.fspath(path)).rule(0, {0}).line == 1
     path.write_text("allow group root  # now\n")
-    assert policy.stamp(os.fspath(path)) != before
+    assert policy.stamp(os.fspath(path)) != before and policy.has_changed(before, os.fspath(path))
     assert policy.load(os.fspath(path)).rule(7, {0}).group
+
+
+@pytest.mark.needs("root")
+def test_a_change_that_cannot_be_seen_is_none(tmp_path: Path) -> None:
+    """Or the broker would end at every connection where its user may not search the directory."""
+    path = tmp_path / "broker.conf"
+    path.touch()
+    before = policy.stamp(os.fspath(path))
+    assert not policy.has_changed(before, os.fspath(path))
+    code = "import sys; from fuservice.broker.policy import has_changed; print(has_changed((1, 2, 3), sys.argv[1]))"
+    for mode, answer in ((0o755, "True"), (0o700, "False")):
+        place = Path(tempfile.mkdtemp(prefix="fuservice-policy-"))
+        place.chmod(mode)
+        (place / "broker.conf").touch()
+        words: list[str | Path] = [
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "env",
+            "-C",
+            REPOSITORY,
+        ]
+        done = subprocess.run(
+            [*words, PROGRAMS / "python", "-c", code, place / "broker.conf"], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"{answer}\n"
+        (place / "broker.conf").unlink()
+        place.rmdir()
+    path.unlink()
+    assert policy.has_changed(before, os.fspath(path))

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from fuservice.broker import walls, wire
-from fuservice.errors import PolicyError
-from fuservice.linux import mountapi, rawsyscall
+from fuservice.broker import judge, walls, wire
+from fuservice.errors import PolicyError, RefusalError
+from fuservice.linux import mountapi, peers, rawsyscall, statmount
 from tests.broker.yard import ALICE, BOB, CAROL, SAFE, Yard, yard
 from tests.support import kernel
 from tests.support.capabilities import PROGRAMS, REPOSITORY
@@ -189,6 +189,30 @@ def test_it_says_what_it_gives_up() -> None:
         [PROGRAMS / "python", "-m", "fuservice.cli.broker", "--dry-run"], capture_output=True, text=True, check=True
     )
     assert "drop every capability but CAP_SYS_ADMIN\n" in done.stdout and "move_mount" in done.stdout
+
+
+# ---- kernels that tell less ----
+
+
+def test_before_unique_ids_the_id_is_mountinfo_s(broker: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = broker.make()
+    assert broker.mount(broker.pin(point)).error == 0
+    (mount,) = broker.here()
+
+    def absent(_unique: int) -> int:
+        raise OSError(errno.ENOSYS, "no statmount")
+
+    monkeypatch.setattr(statmount, "mount_id", absent)
+    judge.check_unmount(broker.pin(point), mount.mount_id, ALICE)
+    for wanted, uid in ((0, ALICE), (mount.mount_id + 1, ALICE), (mount.mount_id, BOB)):
+        with pytest.raises(RefusalError):
+            judge.check_unmount(broker.pin(point), wanted, uid)
+
+
+def test_before_pidfds_of_peers_nobody_is_asked_for(broker: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "SO_PEERPIDFD", 9_999)  # ENOPROTOOPT, as from a kernel that does not know it
+    with broker.connect() as connection:
+        assert peers.process(connection.fileno()) is None
 
 
 # ---- policy and limits, with a broker that has one ----

@@ -63,7 +63,8 @@ class Daemon:
     def __init__(self, listener: Listener, policy: Policy, log: Log, stale: Callable[[], bool] = lambda: False) -> None:
         """Take over *listener*, and the signals that end us. What follows needs no right but that to mount."""
         self._listener, self._policy, self._log, self._stale = listener, policy, log, stale
-        self._loop, self._slots, self._refusals = Loop(), Slots(PER_UID, MOST, (), "connections"), Refusals()
+        self._loop, self._slots = Loop(), Slots(PER_UID, MOST, (), "connections")
+        self._refusals, self._judged = Refusals(), Refusals()  # those of connections, and of requests
         self._callers: set[_Caller] = set()
         self._ready: list[_Caller] = []  # they have said something, and wait for their turn
         self._served: dict[int, _Caller] = {}  # by uid: one at a time, so that what is counted is what is there
@@ -124,7 +125,23 @@ class Daemon:
                 self._loop.tick(self._listen)
                 self._tell(_NOBODY, f"cannot accept: {error.strerror}")
                 return
-            self._take(connection)
+            try:
+                self._take(connection)
+            except Exception as error:  # noqa: BLE001  # whatever it is, others are served
+                self._unforeseen(error)
+                connection.close()
+
+    def _unforeseen(self, error: Exception) -> None:
+        self._log(ERROR, "".join(traceback.format_exception(error)).replace("\n", " | "))
+
+    def _safely(self, step: Callable[[_Caller], None], caller: _Caller) -> None:
+        """Take *step* with *caller*; an exception that nobody foresaw is his end, and nobody else's."""
+        try:
+            step(caller)
+        except Exception as error:  # noqa: BLE001
+            self._unforeseen(error)
+            if caller in self._callers:
+                self._drop(caller)
 
     def _take(self, connection: FdSeqPacket) -> None:
         uid = connection.peer().uid
@@ -134,7 +151,7 @@ class Daemon:
             return
         caller = _Caller(connection, uid)
         self._callers.add(caller)
-        self._loop.watch(connection.fileno(), partial(self._speaks, caller), _CALLERS)
+        self._loop.watch(connection.fileno(), partial(self._safely, self._speaks, caller), _CALLERS)
         self._loop.tick(self._look_at_the_clock)
 
     def _tell(self, uid: int, sentence: str) -> None:
@@ -160,6 +177,8 @@ class Daemon:
                 self._serve(caller)
 
     def _serve(self, caller: _Caller) -> None:
+        # Whoever is refused again and again shall not fill the log; what was mounted is told in any case.
+        loud = self._judged.tell(caller.uid, "", time.monotonic()) is not None
         try:
             caller.pid = os.fork()
         except OSError as error:
@@ -167,14 +186,14 @@ class Daemon:
             self._drop(caller)
             return
         if caller.pid == 0:
-            self._become_server(caller.connection)
+            self._become_server(caller.connection, loud=loud)
         caller.pidfd = Fd(os.pidfd_open(caller.pid))
         caller.connection.close()  # it is the process's now: the peer sees its end when that ends
         caller.deadline = time.monotonic() + PATIENCE
         self._served[caller.uid] = caller
-        self._loop.watch(caller.pidfd.fileno(), partial(self._has_ended, caller), _CALLERS)
+        self._loop.watch(caller.pidfd.fileno(), partial(self._safely, self._has_ended, caller), _CALLERS)
 
-    def _become_server(self, connection: FdSeqPacket) -> NoReturn:
+    def _become_server(self, connection: FdSeqPacket, *, loud: bool) -> NoReturn:
         """In a process of the caller's own: serve him, and end."""
         code = EXIT_BUG
         try:
@@ -184,7 +203,7 @@ class Daemon:
             os.closerange(3, connection.fileno())  # the listener, and whoever else is connected
             os.closerange(connection.fileno() + 1, LAST_DESCRIPTOR)
             enter(self._cage)
-            serve(connection, self._policy, self._log)
+            serve(connection, self._policy, self._log, loud=loud)
             code = EXIT_OK
         except BaseException as error:  # noqa: BLE001  # there is nobody above us: log it, and leave by _exit whatever it was
             self._log(ERROR, "".join(traceback.format_exception(error)).replace("\n", " | "))

@@ -50,7 +50,7 @@ def check_device(fd: int) -> None:
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     try:
         right = not flags & os.O_PATH and fusedev.is_fuse_device(fd)
-    except PermissionError:  # a file on somebody's FUSE filesystem
+    except OSError:  # a file on a FUSE filesystem, which lets us not look, or is dead
         right = False
     if not right:
         raise RefusalError(errno.ENODEV, "the first descriptor is not the open fuse device (character device 10:229)")
@@ -117,13 +117,18 @@ class Place:
                 "the mount point lies on a FUSE filesystem that lets nobody but its user look: mount it elsewhere"
             )
             raise RefusalError(errno.EACCES, sentence) from None
+        except OSError as error:
+            raise RefusalError.of("the mount point", error) from None
         self.kind = stat.S_IFMT(self.status.st_mode)
         if self.kind not in (stat.S_IFDIR, stat.S_IFREG):
             raise RefusalError(errno.ENOTDIR, "the mount point must be a directory or a regular file")
 
     def check(self, uid: int) -> None:
         """Refuse filesystems over which users may not mount, and places of another's where a proof would be in vain."""
-        kind = filesystem_type(self.fd)
+        try:
+            kind = filesystem_type(self.fd)
+        except OSError as error:
+            raise RefusalError.of("the mount point's filesystem", error) from None
         if kind not in MOUNT_OVER:
             raise RefusalError(errno.EPERM, f"mounting over filesystem type {kind:#010x} is forbidden")
         if "ro" in (*self.under.mount_options.split(","), self.under.super_options.split(",")[0]):
@@ -151,7 +156,7 @@ class Place:
         """
         try:
             status = os.fstat(shown)
-        except PermissionError as error:
+        except OSError as error:
             raise RefusalError.of("the directory that was shown", error) from None
         name = os.path.basename(os.readlink(f"/proc/self/fd/{shown}"))  # noqa: PTH115, PTH119
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or name != word:

@@ -166,9 +166,17 @@ def _read(path: str) -> str | None:
 
 
 def stamp(path: str = PATH) -> tuple[int, int, int] | None:
-    """Return what changes when the file does; None where there is none."""
+    """Return what changes when the file does; None where there is none. OSError where that cannot be seen."""
     try:
         status = os.stat(path)  # noqa: PTH116
-    except OSError:
+    except FileNotFoundError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def has_changed(since: tuple[int, int, int] | None, path: str = PATH) -> bool:
+    """Say whether the file is another one than when its stamp was *since*; no, where that cannot be seen."""
+    try:
+        return stamp(path) != since
+    except OSError:
+        return False

@@ -48,8 +48,11 @@ def identify(connection: FdSeqPacket) -> Peer:
         raise RefusalError(errno.ESRCH, "the process that connected has ended") from None
 
 
-def serve(connection: FdSeqPacket, policy: Policy, log: Log) -> None:
-    """Hold the conversation with whoever connected *connection*. Whatever is asked, it ends with an answer, or with the peer."""
+def serve(connection: FdSeqPacket, policy: Policy, log: Log, *, loud: bool = True) -> None:
+    """Hold the conversation with whoever connected *connection*. Whatever is asked, it ends with an answer, or with the peer.
+
+    Only if *loud* is a refusal logged.
+    """
     connection.deadline = time.monotonic() + DEADLINE
     who = connection.peer()
     name = f"uid {who.uid}, pid {who.pid}"
@@ -58,10 +61,12 @@ def serve(connection: FdSeqPacket, policy: Policy, log: Log) -> None:
         conversation = Conversation(connection, identify(connection), policy, log)
         conversation.run()
     except PeerGoneError as error:
-        log(INFORMATION, f"{name}: {error}")
+        if loud:
+            log(INFORMATION, f"{name}: {error}")
     except (FuserviceError, TruncatedPacketError) as error:
         sentence = "; ".join([str(error), *getattr(error, "details", ())])
-        log(WARNING, f"{name}: refused: {sentence}")
+        if loud:
+            log(WARNING, f"{name}: refused: {sentence}")
         number = error.errno if isinstance(error, RefusalError) else errno.EPERM
         number = errno.EMSGSIZE if isinstance(error, TruncatedPacketError) else number
         _say(connection, wire.Answer(number, sentence=sentence))

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     log = Log()
     steps = walls.listener(effective, root=os.geteuid() == 0)
     inherited = [*inherited_sockets(os.environ, ()).values()]
-    stamp = policy.stamp()
+    stamp = _stamp()
     rules = policy.load()  # before the walls: names are asked for, and the file may be root's alone
     log(
         3 if rules.error else 6,
@@ -60,9 +60,8 @@ def run(options: argparse.Namespace) -> None:
     os.environ.clear()
     os.chdir("/")
     prctl.set_name("fuserviced")
-    daemon = Daemon(
-        listener, rules, partial(_log, log), (lambda: policy.stamp() != stamp) if inherited else lambda: False
-    )
+    stale = partial(policy.has_changed, stamp) if inherited else lambda: False  # who started us starts us anew
+    daemon = Daemon(listener, rules, partial(_log, log), stale)
     try:
         enter(steps)
     except OSError as error:
@@ -78,7 +77,15 @@ def _log(log: Log, level: int, line: str) -> None:
     log(level, printable(line, LONGEST_SENTENCE))
 
 
+def _stamp() -> tuple[int, int, int] | None:
+    try:
+        return policy.stamp()
+    except OSError:
+        return None  # then it cannot be read either, and load() says so
+
+
 def _listen(path: str) -> Listener:
+    os.umask(0o022)  # the directory is for everybody to find the socket in
     prepare_directory(os.path.dirname(path) or ".")  # noqa: PTH120
     clear_stale(path)
     try:
