@@ -5,15 +5,21 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import random
 import struct
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fuservice.drivers.ext4.fiemap import UNWRITTEN, fiemap
 from tests.drivers.ext4.images import MIB, full_image, mke2fs, served, small_tree
+from tests.drivers.ext4.view import attempt
 from tests.fuse.kernelmount import served as mounted_by_fuse
 from tests.support.mounts import loop_mounted
+
+if TYPE_CHECKING:
+    from fuservice.drivers.ext4.filesystem import Ext4Filesystem
 
 FS_IOC_FIEMAP = 0xC020660B
 _HEAD = struct.Struct("=QQIIII")
@@ -64,6 +70,40 @@ def test_as_the_kernel_tells(name: str, tmp_path: Path) -> None:
     print(f"{name}: {files} files and directories, {unwritten} with unwritten extents")
     assert files > 300
     assert unwritten >= (name.startswith("ext4") and "no-extents" not in name)
+
+
+@pytest.mark.needs("root", "loop", "ext4", "e2fsprogs")
+@pytest.mark.parametrize("name", ["ext4", "ext3", "ext4-bigalloc-1k", "ext4-inline"])
+def test_seeks_from_anywhere(name: str, tmp_path: Path) -> None:
+    """SEEK_DATA and SEEK_HOLE as the kernel answers them, from the edges of blocks and runs, and from anywhere."""
+    image = full_image(tmp_path, name)
+    (tmp_path / "kernel").mkdir()
+    chance, asked = random.Random(name), 0
+    with served(image) as filesystem, loop_mounted(image, tmp_path / "kernel") as point:
+        for path in [*(point / "sparse").iterdir(), *(point / "sizes").iterdir(), point / "fragmented/pieces"]:
+            inode = filesystem.volume.inode(path.stat().st_ino)
+            edges = [0, inode.size]
+            if not inode.inline:
+                for logical, _physical, length, _flags in fiemap(filesystem.volume.metadata, inode):
+                    edges += [logical, logical + length]
+            places = {max(0, edge + by) for edge in chance.sample(edges, min(40, len(edges))) for by in (-1, 0, 1)}
+            places |= {chance.randrange(inode.size + 5000) for _ in range(20)}
+            asked += same_answers(filesystem, inode.ino, path, places)
+    assert asked > 1000
+
+
+def same_answers(filesystem: Ext4Filesystem, node: int, path: Path, places: set[int]) -> int:
+    """Ask both from all *places*; return how often."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for place in places:
+            for whence in (os.SEEK_DATA, os.SEEK_HOLE):
+                ours = attempt(lambda p=place, w=whence: filesystem.lseek(node, 0, p, w))  # type: ignore[misc]
+                theirs = attempt(lambda p=place, w=whence: os.lseek(fd, p, w))  # type: ignore[misc]
+                assert ours == theirs, (path, place, whence)
+    finally:
+        os.close(fd)
+    return 2 * len(places)
 
 
 @pytest.mark.needs("root", "fuse", "e2fsprogs")

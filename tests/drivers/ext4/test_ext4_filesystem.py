@@ -29,6 +29,8 @@ LAYOUTS = {
     "ext4-inline": "-t ext4 -b 4096 -I 256 -O inline_data",
     "ext4-blocks": "-t ext4 -b 1024 -O ^extent,^64bit",
     "ext4-8k": "-t ext4 -b 8192 -O ^has_journal",
+    "ext4-16k": "-t ext4 -b 16384 -I 4096 -O ^has_journal,^metadata_csum",
+    "ext4-32k": "-t ext4 -b 32768 -I 2048 -O ^has_journal,ea_inode",
     "ext4-64k": "-t ext4 -b 65536 -O ^has_journal",
 }
 
