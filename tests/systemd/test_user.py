@@ -226,6 +226,23 @@ def test_a_wall_that_cannot_be_built_stops_the_start(installed: As, machine: Mac
     assert machine.becomes(lambda: not servers(installed))
 
 
+@pytest.mark.needs("fusermount3")
+def test_servers_end_with_the_users_manager_even_one_that_hangs(installed: As, machine: Machine) -> None:
+    own = installed("fuservice", "mount", "/home/alice/image").stdout.strip()
+    installed("fuservice", "mount", "/home/alice/image", "/home/alice/mnt")
+    for pid in installed("pgrep", "-x", "ext4").stdout.split():
+        machine.run("kill", "-STOP", pid)
+    machine.run("systemctl", "stop", f"user@{UID}.service")
+    try:
+        assert machine.run("pgrep", "-u", "alice", check=False).stdout == ""
+        # With the session's directory, which newer versions keep for ten seconds (UserStopDelaySec=, logind.conf(5)).
+        assert machine.becomes(lambda: own not in mounts(machine), 30)
+        assert machine.run("ls", "/home/alice/mnt", check=False).returncode
+        machine.run("umount", "/home/alice/mnt")
+    finally:
+        machine.run("systemctl", "start", f"user@{UID}.service")
+
+
 def test_without_a_manager_nothing_is_installed(alice: As, machine: Machine) -> None:
     become = [
         "setpriv",
