@@ -9,10 +9,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from fuservice.drivers.ext4 import Ext4
 from fuservice.drivers.memtree import Memtree
 from fuservice.fuse.session import Session
 from fuservice.fuse.watch import Watch
-from fuservice.linux import mountapi
+from fuservice.linux import mountapi, threads
 
 if TYPE_CHECKING:
     from fuservice.fuse.filesystem import Filesystem
@@ -39,8 +40,10 @@ def main() -> None:
     filesystem = memtree() if kind == "memtree" else ext4(*rest)
     fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     mountapi.mount(kind, point, "fuse", 0, f"fd={fd},rootmode=40000,user_id=0,group_id=0")
-    session = Session(fd, filesystem, log=lambda line: print(line, file=sys.stderr))
-    with Watch(session.budgets, session.budgets.time):
+    count = int(os.environ.get("FUSERVICE_BENCH_THREADS", str(Ext4.threads if kind == "ext4" else 0)))
+    threads.start(count)
+    session = Session(fd, filesystem, log=lambda line: print(line, file=sys.stderr), spare=threads.take())
+    with Watch(session.budgets, session.budgets.time, interrupt=threads.interrupt):
         session.run()
 
 

@@ -166,7 +166,9 @@ def serve(
         try:
             connection = listener.accept()
             listener.close()
-            wanted = profile or Profile(syscalls=driver.syscalls, binds=driver.binds, supervised=True)
+            wanted = profile or Profile(
+                syscalls=driver.syscalls, binds=driver.binds, threads=driver.threads, supervised=True
+            )
             with connection:
                 server = Caged(
                     lambda: service_main(driver, [name]), connection=connection.fileno(),

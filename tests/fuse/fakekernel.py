@@ -11,10 +11,13 @@ from fuservice.fuse.abi import Op
 from fuservice.fuse.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
+    from typing import Self
 
     from fuservice.fuse.budget import Budgets
     from fuservice.fuse.codec import Policy
+    from fuservice.fuse.crew import Spare
     from fuservice.fuse.filesystem import Filesystem
 
 EVERY_FLAG = (1 << 43) - 1
@@ -130,18 +133,25 @@ class Kernel:
         *,
         init: bool = True,
         debug: bool = False,
+        spare: Sequence[Spare] = (),
     ) -> None:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._ours, self._theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.log: list[str] = []
         self.session = Session(
-            self._theirs.fileno(), filesystem, log=self.log.append, policy=policy, budgets=budgets, debug=debug
+            self._theirs.fileno(),
+            filesystem,
+            log=self.log.append,
+            policy=policy,
+            budgets=budgets,
+            debug=debug,
+            spare=spare,
         )
         if init:
             assert self.ask(Op.INIT, 0, init_body()).error == 0
 
-    def __enter__(self) -> Kernel:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

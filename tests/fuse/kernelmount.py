@@ -14,6 +14,7 @@ from fuservice.fuse.budget import Budgets
 from fuservice.fuse.codec import Policy
 from fuservice.fuse.session import Session
 from fuservice.fuse.watch import Watch
+from fuservice.linux import threads
 from tests.support import kernel
 from tests.support.leaks import open_descriptors
 from tests.support.mounts import CONNECTIONS, detach_all, mounted
@@ -63,11 +64,14 @@ class Served:
             self.wait()
 
 
-def _serve(fd: int, filesystem: Filesystem, policy: Policy, budgets: Budgets, log_path: Path) -> int:
+def _serve(fd: int, filesystem: Filesystem, policy: Policy, budgets: Budgets, log_path: Path, spare: int) -> int:
     before = set(open_descriptors())
+    threads.start(spare)
     with log_path.open("a", buffering=1) as log:
-        session = Session(fd, filesystem, log=lambda line: print(line, file=log), policy=policy, budgets=budgets)
-        with Watch(budgets, budgets.time):
+        session = Session(
+            fd, filesystem, log=lambda line: print(line, file=log), policy=policy, budgets=budgets, spare=threads.take()
+        )
+        with Watch(budgets, budgets.time, interrupt=threads.interrupt):
             session.run()
     return LEAKED if set(open_descriptors()) - before else ENDED_WELL
 
@@ -80,8 +84,12 @@ def served(
     device: str = "",
     budgets: Budgets | None = None,
     options: str = "",
+    spare: int = 0,
 ) -> Iterator[Served]:
-    """Mount *filesystem* on the directory *point* (as fuseblk of *device*); on leaving, detach it and end its server."""
+    """Mount *filesystem* on the directory *point* (as fuseblk of *device*); on leaving, detach it and end its server.
+
+    The server has *spare* threads beside its main one.
+    """
     log_path = point.with_name(point.name + ".log")
     log_path.touch()
     fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
@@ -91,7 +99,7 @@ def served(
     if not pid:
         status = RAISED
         try:
-            status = _serve(fd, filesystem, policy or Policy(), budgets or Budgets(), log_path)
+            status = _serve(fd, filesystem, policy or Policy(), budgets or Budgets(), log_path, spare)
         except BaseException:  # noqa: BLE001 - a forked child must not return into pytest
             traceback.print_exc()
         finally:

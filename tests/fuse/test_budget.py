@@ -186,7 +186,7 @@ def test_what_is_remembered_of_listings_has_an_end() -> None:
     with Kernel(Bottomless()) as kernel:
         for offset in range(2 * MOST_LISTED):
             kernel.ask(Op.READDIR, 1, read_body(40, offset))
-        assert len(kernel.session._operations._listed) == MOST_LISTED
+        assert len(kernel.session.nodes.listed) == MOST_LISTED
         assert kernel.session.budgets.entries.peak == 2 * MOST_LISTED - 1
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuservice.drivers.memtree import Memtree
-from fuservice.fuse import abi, session
+from fuservice.fuse import abi, desk
 from fuservice.fuse.abi import Op
 from fuservice.fuse.codec import MalformedRequestError, Policy
 from fuservice.fuse.filesystem import FOREVER, Attr, DirEntry, Entry, Filesystem, Opened, StatFs
@@ -44,7 +44,7 @@ def test_any_request_is_answered_or_refused(begun: bool, requests: list[tuple[in
                 assert reply is not None or op in SILENT
             if reply and not reply.error:
                 good(op, reply.body, 1 << 20)
-            if kernel.session._over:
+            if kernel.session.crew.over:
                 return
 
 
@@ -183,7 +183,7 @@ class Model:
         """Return the reply's body, b"" if it was an error or got lost."""
         with self.patch.context() as patch:
             if lost:
-                patch.setattr(session, "_write", self._nobody)
+                patch.setattr(desk, "_write", self._nobody)
             reply = self.kernel.step(request(op, 1, body))
         return reply.body if reply else b""
 

@@ -11,7 +11,7 @@ import pytest
 
 from fuservice.drivers.memtree import File, Memtree, Special, Symlink
 from fuservice.errors import RemoteProtocolError
-from fuservice.fuse import abi, session
+from fuservice.fuse import abi, desk, session
 from fuservice.fuse.abi import Init, Op
 from fuservice.fuse.codec import Policy
 from fuservice.fuse.filesystem import FOREVER
@@ -78,7 +78,7 @@ def test_init_with_this_kernel() -> None:
         reply = negotiated(kernel.ask(Op.INIT, 0, init_body()).body)
         assert (reply["major"], reply["minor"], reply["time_gran"]) == (7, 45, 1)
         assert reply["max_pages"] * os.sysconf("SC_PAGE_SIZE") == 1 << 20
-        assert reply["max_write"] + 80 <= session.REQUEST_SIZE
+        assert reply["max_write"] + 80 <= desk.REQUEST_SIZE
         assert reply["flags"] == session.WANTED
         assert kernel.session.minor == 45
 
@@ -229,7 +229,7 @@ def test_extended_attributes(kernel: Kernel) -> None:
 
 def test_what_is_not_offered(kernel: Kernel) -> None:
     for op in range(60, 0, -1):
-        if op in session.NO_REPLY or op == Op.DESTROY:
+        if op in desk.NO_REPLY or op == Op.DESTROY:
             continue
         reply = kernel.step(request(op, 1, bytes(64)))
         assert reply is not None
@@ -264,7 +264,7 @@ def test_nodes_that_were_not_delivered_do_not_count(kernel: Kernel, monkeypatch:
         raise OSError(errno.ENOENT, "interrupted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "_write", nobody)
+        patch.setattr(desk, "_write", nobody)
         assert kernel.step(request(op, 1, b"link\0" if op == Op.LOOKUP else read_body(4096))) is None
     assert {node: known[0] for node, known in kernel.session.nodes._known.items()} == {FILE: 1}
     assert set(told(kernel)) == {
@@ -280,7 +280,7 @@ def test_a_reply_that_the_kernel_refuses_becomes_eio(kernel: Kernel, monkeypatch
             raise OSError(errno.EINVAL, "Invalid argument")
         return real(fd, data)
 
-    monkeypatch.setattr(session, "_write", picky)
+    monkeypatch.setattr(desk, "_write", picky)
     assert kernel.ask(Op.LOOKUP, 1, b"file\0").error == errno.EIO
     assert len(kernel.session.nodes) == 0
     assert kernel.log == ["LOOKUP /file: [Errno 5] the kernel refused the reply: Invalid argument"]

@@ -37,7 +37,7 @@ def _step(session: Session, packet: bytes) -> bool:
         session.step(len(packet))
     except RemoteProtocolError:  # a header that lies: no kernel would
         return False
-    return not session._over  # after DESTROY nothing is asked
+    return not session.crew.over  # after DESTROY nothing is asked
 
 
 def _unheard(line: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fuservice.cage.profile import MOST_THREADS
 from fuservice.launch import groups
 from fuservice.linux import mountinfo
 from tests.support.waiting import wait_until
@@ -96,7 +97,7 @@ def test_budgets_are_written_where_the_kernel_has_the_controllers(group: Path) -
         if "memory" in there:
             assert (below / "memory.max").read_text() == f"{1280 << 20}\n"
         if "pids" in there:
-            assert (below / "pids.max").read_text() == "1\n"
+            assert (below / "pids.max").read_text() == f"{1 + MOST_THREADS}\n"
     finally:
         child.kill()
         child.wait()

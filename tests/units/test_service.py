@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fuservice.cage import plan
-from fuservice.cage.profile import CONVERSE, SERVE, Profile
+from fuservice.cage.profile import CONVERSE, SERVE, THREADS, Profile
 from fuservice.units import inside, places
 from fuservice.units.root import NAME, root
 from fuservice.units.service import SUPERVISOR, WALLS, service
@@ -18,7 +18,7 @@ from fuservice.units.socket import socket, user_socket
 from fuservice.units.user import user_service
 from tests.units import libfuse
 
-PROFILE = Profile(descriptors=77, memory=123 << 20, cpu_seconds=99, syscalls=("pread64",), supervised=True)
+PROFILE = Profile(descriptors=77, memory=123 << 20, cpu_seconds=99, syscalls=("pread64",), threads=2, supervised=True)
 PROGRAM = places.Program("/usr/bin/python3", ["/opt/there"])
 VERSIONS = (252, 257)
 
@@ -59,8 +59,10 @@ def test_budgets_are_those_of_the_profile() -> None:
             name, value = match.groups()
             if name in ("NICE", "RTPRIO"):
                 assert unit["RestrictRealtime"] == ["yes"]
-            elif name == "NPROC":  # what is within has one process less: the server's supervisor is not in it
-                assert unit["LimitNPROC"] == unit["TasksMax"] == ["2"] and value == "0"
+            elif (
+                name == "NPROC"
+            ):  # what is within has no right to one more: its supervisor and its threads are there by then
+                assert unit["LimitNPROC"] == unit["TasksMax"] == ["4"] and value == "0"
             else:
                 assert unit[f"Limit{name}"] == [value], name
     assert unit["LimitNOFILE"] == ["77"] and unit["LimitAS"] == [str(123 << 20)]
@@ -71,7 +73,7 @@ def test_budgets_are_those_of_the_profile() -> None:
 
 
 def test_the_filter_lets_through_what_the_profile_needs() -> None:
-    assert set(made()["SystemCallFilter"][-1].split()) == {*SERVE, *CONVERSE, "pread64", "pipe2"}
+    assert set(made()["SystemCallFilter"][-1].split()) == {*SERVE, *CONVERSE, *THREADS, "pread64", "pipe2"}
 
 
 def test_each_wall_of_the_cage_is_built_by_systemd_or_within() -> None:

@@ -44,7 +44,7 @@ def test_nothing_keeps_the_server_from_building_it_or_answers_in_its_place() -> 
 def test_budgets_are_those_of_the_profile() -> None:
     unit = dict(directives(text()))
     assert (unit["LimitNOFILE"], unit["LimitAS"], unit["LimitCPU"]) == ("77", str(123 << 20), "99")
-    assert (unit["MemoryMax"], unit["TasksMax"]) == (str((123 << 20) + SUPERVISOR), "2")
+    assert (unit["MemoryMax"], unit["TasksMax"]) == (str((123 << 20) + SUPERVISOR), "4")
 
 
 def test_the_socket_is_the_users_alone() -> None:

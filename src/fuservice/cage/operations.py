@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 
-from fuservice.linux import prctl
+from fuservice.linux import prctl, threads
 from fuservice.linux.fds import Fd
 
 LAST_DESCRIPTOR = (1 << 31) - 1
@@ -95,6 +95,21 @@ class Umask(Operation):
 
     def execute(self) -> None:
         os.umask(0o077)
+
+
+class SpareThreads(Operation):
+    """All the threads there will ever be. Behind the walls that are built for one thread alone; the filter covers all."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def describe(self) -> str:
+        return f"start {self.count} threads, to serve while others wait for the image: there can be no more"
+
+    def execute(self) -> None:
+        threads.start(self.count)
 
 
 class CloseDescriptors(Operation):

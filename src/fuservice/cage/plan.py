@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fuservice.cage import credentials, filters, interpreter, spaces
 from fuservice.cage import operations as ops
-from fuservice.cage.profile import CONVERSE, SERVE, Profile
+from fuservice.cage.profile import Profile
 from fuservice.errors import UsageError
 from fuservice.linux import namespaces
 
@@ -82,7 +82,10 @@ def _everything(profile: Profile, own_spaces: Sequence[str]) -> Iterator[ops.Ope
     if profile.supervised:
         yield ops.DieWithParent()
     yield filters.Landlock(profile.binds)  # after the root: whoever is under it mounts nothing
-    rules = {**SERVE, **CONVERSE, **dict.fromkeys(profile.syscalls, ())}
+    if profile.threads:
+        yield ops.SpareThreads(profile.threads)  # each has the walls that its maker had
+    yield ops.Limit("NPROC", 0)  # it starts nobody from now on
+    rules = profile.rules()
     yield filters.Seccomp(rules, HANDOVER_FD if profile.supervised else None)  # last: it allows none of the above
 
 
@@ -92,10 +95,8 @@ def _limits(profile: Profile) -> Iterator[ops.Operation]:
     yield ops.Limit("AS", profile.memory)
     if profile.cpu_seconds is not None:
         yield ops.Limit("CPU", profile.cpu_seconds)
-    for name in ("NPROC", "FSIZE", "MEMLOCK", "MSGQUEUE", "SIGPENDING", "NICE", "RTPRIO"):
-        yield ops.Limit(
-            name, 0
-        )  # it starts nobody, writes no file, locks no memory, queues nothing, and is in no hurry
+    for name in ("FSIZE", "MEMLOCK", "MSGQUEUE", "SIGPENDING", "NICE", "RTPRIO"):
+        yield ops.Limit(name, 0)  # it writes no file, locks no memory, queues nothing, and is in no hurry
 
 
 def _user(profile: Profile) -> Iterator[ops.Operation]:

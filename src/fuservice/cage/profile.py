@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from typing import Final
 
-    from fuservice.linux.seccomp import Check
+    from fuservice.linux.seccomp import Check, Rules
 
 _PROT_EXEC: Final = 0x4  # asm-generic/mman-common.h
 _MAP_ANONYMOUS: Final = 0x20
@@ -47,19 +47,25 @@ CONVERSE: Final[Mapping[str, Sequence[Check]]] = {
     "prctl": ((0, _WHOLE, (_PR_SET_NAME,)),),
 }  # fmt: skip
 
+#: What threads take to wait for each other, and no more of futex(2) than that: FUTEX_WAIT, FUTEX_WAKE, FUTEX_WAIT_BITSET
+#: (linux/futex.h), whatever the flags FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME say.
+THREADS: Final[Mapping[str, Sequence[Check]]] = {"futex": ((1, _WHOLE & ~0x180, (0, 1, 9)),)}
+#: So many threads a server may have beside the main one: a control group's limit is the same for all drivers.
+MOST_THREADS: Final = 3
+
 
 class Profile:
     """An identity, budgets, and what the driver needs."""
 
     __slots__ = (
-        "binds", "cpu_seconds", "descriptors", "first_uid", "gid", "memory", "supervised", "syscalls", "uid",
+        "binds", "cpu_seconds", "descriptors", "first_uid", "gid", "memory", "supervised", "syscalls", "threads", "uid",
         "user_namespace",
     )  # fmt: skip
 
     def __init__(
         self, *, uid: int | None = None, gid: int | None = None, first_uid: int = FIRST_UID, user_namespace: bool = False,
         descriptors: int = 64, memory: int = 1 << 30, cpu_seconds: int | None = None,
-        syscalls: Collection[str] = (), binds: Collection[str] = (), supervised: bool = False,
+        syscalls: Collection[str] = (), binds: Collection[str] = (), threads: int = 0, supervised: bool = False,
     ) -> None:  # fmt: skip
         """Say who the server is, in one of three ways.
 
@@ -67,9 +73,15 @@ class Profile:
         user; root too. These and *user_namespace*: the starter, who is these, without being root.
 
         *descriptors* bounds RLIMIT_NOFILE, *memory* (bytes of address space) RLIMIT_AS, *cpu_seconds* RLIMIT_CPU. *syscalls*
-        are the driver's own, beside those of every server; *binds* directories that it sees. *supervised*: the parent lives
+        are the driver's own, beside those of every server; *binds* directories that it sees. It has *threads* beside the main
+        one, at most MOST_THREADS, from when it enters, and can have no more. *supervised*: the parent lives
         as long as the server, and takes the filter's listener on descriptor ``plan.HANDOVER_FD``.
         """
         self.uid, self.gid, self.first_uid, self.user_namespace = uid, gid, first_uid, user_namespace
         self.descriptors, self.memory, self.cpu_seconds = descriptors, memory, cpu_seconds
-        self.syscalls, self.binds, self.supervised = tuple(syscalls), tuple(binds), supervised
+        self.syscalls, self.binds, self.threads, self.supervised = tuple(syscalls), tuple(binds), threads, supervised
+
+    def rules(self) -> Rules:
+        """Return the system calls that the server may make."""
+        own: Rules = dict.fromkeys(self.syscalls, ())
+        return {**SERVE, **CONVERSE, **(THREADS if self.threads else {}), **own}

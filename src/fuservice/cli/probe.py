@@ -18,7 +18,9 @@ from fuservice.prove.probe import probe
 def load(name: str) -> Contained:
     """Import the driver of type *name*, and put the probe in its place: the cage is the driver's."""
     driver = catalog.find(name)
-    return Contained(lambda _name: probe(), syscalls=driver.syscalls, binds=driver.binds, warm=driver.warm)
+    return Contained(
+        lambda _name: probe(), syscalls=driver.syscalls, binds=driver.binds, threads=driver.threads, warm=driver.warm
+    )
 
 
 def main() -> int:

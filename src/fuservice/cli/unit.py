@@ -35,11 +35,14 @@ class InUnit(Contained):
     __slots__ = ("_caller", "_prepare")
 
     def __init__(self, contained: Contained, instance: str) -> None:
-        super().__init__(contained.serve, prepare=self._begin, syscalls=contained.syscalls, binds=contained.binds)
+        super().__init__(
+            contained.serve, prepare=self._begin, syscalls=contained.syscalls, binds=contained.binds, threads=contained.threads
+        )  # fmt: skip
         self._caller, self._prepare = caller(instance), contained.prepare
 
     def cage(self, starter: Starter, without: Collection[str]) -> Sequence[Operation]:  # systemd chose the user
-        return cage(Profile(syscalls=self.syscalls, binds=self.binds, supervised=True), without)
+        own = Profile(syscalls=self.syscalls, binds=self.binds, threads=self.threads, supervised=True)
+        return cage(own, without)
 
     def _begin(self) -> None:
         prctl.set_dumpable(1)  # or our own /proc would be root's; the cage takes it away again
@@ -49,7 +52,7 @@ class InUnit(Contained):
 
 def profile(driver: type[Driver]) -> Profile:
     """Return what the server of *driver* gets, by its unit and within."""
-    return Profile(syscalls=driver.syscalls, binds=driver.binds)
+    return Profile(syscalls=driver.syscalls, binds=driver.binds, threads=driver.threads)
 
 
 def caller(instance: str) -> str:

@@ -21,7 +21,7 @@ def load(name: str) -> Contained:
     driver = catalog.find(name)
     return Contained(
         lambda asked: service_main(driver, [asked]), prepare=watch.arm,
-        syscalls=driver.syscalls, binds=driver.binds, warm=driver.warm,
+        syscalls=driver.syscalls, binds=driver.binds, threads=driver.threads, warm=driver.warm,
     )  # fmt: skip
 
 

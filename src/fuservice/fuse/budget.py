@@ -11,7 +11,7 @@ import errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Final
 
 #: Name → limit, errno, what is counted. A driver changes limits by ``Driver.limits``; who mounts cannot.
@@ -67,6 +67,24 @@ class Budget:
             self.peak = used
 
 
+class Worker:
+    """One thread that serves requests, as the watch over their time sees it.
+
+    ``thread`` is Python's number of it, 0 for the main one. ``waits``: for a disk, while others serve; ``overdue`` is how many
+    milliseconds its request has taken, once that is too much and it waits. ``seen`` and ``ticks`` are the watch's own.
+    """
+
+    __slots__ = ("overdue", "seen", "thread", "ticks", "waits")
+
+    def __init__(self) -> None:
+        self.thread = self.overdue = self.seen = self.ticks = 0
+        self.waits = False
+
+    def unique(self) -> int:
+        """Return the number of the request that is served, or was last; 0 while the image is opened."""
+        return 0
+
+
 class Budgets:
     """The budgets of one mount; *limits* replaces defaults, by name (KeyError for a name that is none)."""
 
@@ -74,24 +92,30 @@ class Budgets:
         wanted = {name: limit for name, (limit, _, _) in DEFAULTS.items()} | dict(limits or {})
         self._all = [Budget(name, limit) for name, limit in wanted.items()]
         self.bytes, self.ratio, self.entries, self.depth, self.handles, self.nodes, self.time, self.start = self._all
-        #: The number of the request that is being served, 0 while the image is opened; the session's, as soon as there is one.
-        self.request: Callable[[], int] = int
-        self._inflating = self._compressed = self._plain = 0
+        #: Whose requests these budgets are for; the session's, as soon as there is one.
+        self.workers: Sequence[Worker] = (Worker(),)
+        #: The one that runs a driver's code, where there are several.
+        self.running: Callable[[], Worker] = self._first
+        #: Of the request that inflates: its number, bytes in, bytes out. Whoever lets another request come between keeps it.
+        self.counted = (0, 0, 0)
+
+    def _first(self) -> Worker:
+        return self.workers[0]
 
     def inflated(self, *, compressed: int, plain: int) -> None:
         """Count what a driver has made: *plain* bytes out of *compressed* ones. BudgetError ends the request.
 
         For drivers. Inflate in pieces with a bound (``max_length`` of zlib's ``decompress``), and call this after each.
         """
-        request = self.request()
-        if request != self._inflating:
-            self._inflating, self._compressed, self._plain = request, 0, 0
-        self._compressed += compressed
-        self._plain += plain
+        request = self.running().unique()
+        before, before_compressed, before_plain = self.counted
+        if request == before:
+            compressed, plain = before_compressed + compressed, before_plain + plain
+        self.counted = request, compressed, plain
         if request:  # opening may inflate all there is, for an index; its time and the ratio bound it
-            self.bytes.need(self._plain)
-        if self._plain > RATIO_FROM:
-            self.ratio.need(self._plain // max(self._compressed, 1))
+            self.bytes.need(plain)
+        if plain > RATIO_FROM:
+            self.ratio.need(plain // max(compressed, 1))
 
     def overruns(self) -> int:
         """Return how many requests went over any budget."""

@@ -1,7 +1,7 @@
 """What a filesystem is to the engine: the operations a driver implements, and the values they return.
 
-The engine (``fuse.session``) calls these methods from one thread, one request at a time. A method that a driver does
-not override answers ENOSYS. A driver says no by raising ``OSError(errno)``; any other exception is a bug of the driver,
+The engine (``fuse.session``) calls these methods one request at a time; see :meth:`Filesystem.wait_with` for what a driver
+may do about a slow disk. A method that a driver does not override answers ENOSYS. A driver says no by raising ``OSError(errno)``; any other exception is a bug of the driver,
 which becomes EIO for that request, is logged once with the path, and leaves the mount alive.
 A request that goes over a budget (``fuse.budget``) fails with BudgetError, an OSError that may be raised inside of a method
 that runs for too long: let it through.
@@ -20,8 +20,16 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Final, TypeAlias
+    from collections.abc import Callable, Iterable
+    from typing import Final, ParamSpec, Protocol, TypeAlias, TypeVar
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
+
+    class Wait(Protocol):
+        """What lets others be served while *call* takes long, and returns what it does; :meth:`Filesystem.wait_with`."""
+
+        def __call__(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
 
     #: What :meth:`Filesystem.read` may return.
     Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -101,6 +109,15 @@ def unsupported() -> OSError:
 
 class Filesystem:
     """Base class of every driver's filesystem. The write side will be more methods of this class."""
+
+    def wait_with(self, wait: Wait) -> None:
+        """Learn how to wait, before the first request: ``wait(call, *arguments)`` returns what the call does.
+
+        Meanwhile other requests are served, from other threads: other methods of this object are called, whatever was read
+        may have been read again by them, and only a node about which a request is open is surely still the kernel's. The
+        call itself may touch nothing that they touch: a read from a slow disk into memory of its own. A driver that does
+        not wait so is never called by two threads at a time.
+        """
 
     def lookup(self, parent: int, name: bytes) -> Entry:
         """Find *name* in directory *parent*; ENOENT where there is none. The engine answers "." and ".." for nobody: it refuses them."""

@@ -17,13 +17,19 @@ DEEPEST = 64  # names of a path that are shown: a hostile image may make a node 
 
 
 class Nodes:
-    """The kernel's references. The root is always known and never counted."""
+    """The kernel's references. The root is always known and never counted.
 
-    __slots__ = ("_depth", "_known", "_most")
+    ``handles`` is how many files and directories it has open; ``listed`` says for the latest places where a listing will be
+    resumed, a directory and a cookie, how many entries lie before.
+    """
+
+    __slots__ = ("_depth", "_known", "_most", "handles", "listed")
 
     def __init__(self, budgets: Budgets) -> None:
         self._known: dict[int, tuple[int, int, bytes, int]] = {}  # node → references, parent, name, depth
         self._depth, self._most = budgets.depth, budgets.nodes
+        self.handles = 0
+        self.listed: dict[tuple[int, int], int] = {}
 
     def __contains__(self, node: int) -> bool:
         return node == ROOT_ID or node in self._known

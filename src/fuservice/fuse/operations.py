@@ -67,8 +67,6 @@ class Operations:
     ) -> None:  # fmt: skip
         self._fs, self._request, self._into, self._policy = filesystem, request, into, policy
         self._budgets, self._nodes, self._failures = budgets, nodes, failures
-        self._handles = 0  # that are open
-        self._listed: dict[tuple[int, int], int] = {}  # directory, cookie → how many entries lie before it
         self._given: tuple[int, ...] | list[int] = ()  # the nodes that the reply in the making hands out
         self._fs_getattr, self._fs_lookup, self._fs_read = filesystem.getattr, filesystem.lookup, filesystem.read
         # Where not everybody may see it, the kernel must ask each time: it does not keep who it was that it showed it to.
@@ -97,8 +95,9 @@ class Operations:
             Op.STATFS: (self._statfs, 0), Op.GETXATTR: (self._getxattr, abi.GETXATTR_IN.size + 2),
             Op.LISTXATTR: (self._listxattr, abi.GETXATTR_IN.size), Op.ACCESS: (self._access, abi.ACCESS_IN.size),
             Op.LSEEK: (self._lseek, abi.LSEEK_IN.size), Op.IOCTL: (self._ioctl, abi.IOCTL_IN.size),
-            # One thread answers each request before it reads the next: an INTERRUPT is always too late, and the kernel
-            # has let go of what it names. Nothing is answered to it (Documentation/filesystems/fuse/fuse.rst).
+            # An INTERRUPT is too late, or about a request that waits for a disk, as whoever asked would without us: an
+            # answer to that now would let the kernel forget the node under it. Nothing is answered to an INTERRUPT
+            # (Documentation/filesystems/fuse/fuse.rst).
             Op.INTERRUPT: (_silence, 0), Op.NOTIFY_REPLY: (_silence, 0),
         }  # fmt: skip
         served.update(dict.fromkeys(_WRITING, (_read_only, 0)))
@@ -185,7 +184,7 @@ class Operations:
         return self._opened(self._fs.open(node, flags), node, self._fs.release)
 
     def _opened(self, opened: Opened, node: int, release: Callable[[int, int], None]) -> bytes:
-        handles = self._handles + 1
+        handles = self._nodes.handles + 1
         try:
             if handles > self._budgets.handles.peak:
                 self._budgets.handles.need(handles)
@@ -193,7 +192,7 @@ class Operations:
         except Exception:
             release(node, opened.handle)
             raise
-        self._handles = handles
+        self._nodes.handles = handles
         return body
 
     def _read(self, node: int, _size: int) -> Body:
@@ -221,7 +220,7 @@ class Operations:
         return b""
 
     def _release(self, node: int, _size: int) -> Body:
-        self._handles -= 1
+        self._nodes.handles -= 1
         self._fs.release(node, _release_in(self._request, BODY)[0])
         return b""
 
@@ -233,7 +232,7 @@ class Operations:
         return self._opened(self._fs.opendir(node), node, self._fs.releasedir)
 
     def _releasedir(self, node: int, _size: int) -> Body:
-        self._handles -= 1
+        self._nodes.handles -= 1
         self._fs.releasedir(node, _release_in(self._request, BODY)[0])
         return b""
 
@@ -248,7 +247,7 @@ class Operations:
     def _listing(self, node: int, extra: int, details: Callable[[DirEntry], bytes]) -> bytes:
         """Collect entries while they fit, each behind its *details* of *extra* bytes, which are made only then."""
         handle, offset, room = _read_in(self._request, BODY)
-        before = self._listed.get((node, offset), 0) if offset else 0
+        before = self._nodes.listed.get((node, offset), 0) if offset else 0
         self._budgets.entries.need(before)
         records: list[bytes] = []
         try:
@@ -271,10 +270,10 @@ class Operations:
 
     def _resumable(self, node: int, offset: int, before: int) -> None:
         """Remember how many entries lie before the cookie *offset*, where the next READDIR goes on."""
-        self._listed.pop((node, offset), None)  # so that it becomes the latest
-        self._listed[node, offset] = before
-        if len(self._listed) > MOST_LISTED:
-            del self._listed[next(iter(self._listed))]
+        self._nodes.listed.pop((node, offset), None)  # so that it becomes the latest
+        self._nodes.listed[node, offset] = before
+        if len(self._nodes.listed) > MOST_LISTED:
+            del self._nodes.listed[next(iter(self._nodes.listed))]
 
     def _plus(self, parent: int, entry: DirEntry, given: list[int]) -> bytes:
         """Return what READDIRPLUS tells of one name; nothing of "." and ".." (the kernel takes no reference on them)."""

@@ -2,7 +2,8 @@
 
 Rule: requests pay nothing for it. One timer, armed once, ticks a few times per budget; a tick that finds the same request as
 ticks before, for as long as the budget says, raises :class:`~fuservice.fuse.budget.BudgetError` inside the driver. It is
-raised in code that the engine called and never in the engine's own, so no reply is torn and no count is lost. A driver may
+raised in code that the engine called and never in the engine's own, so no reply is torn and no count is lost; in a thread
+that waits for a disk, when it comes back. A driver may
 be interrupted between any two of its bytecodes, as by MemoryError; one that swallows the error is interrupted at each
 further tick. What is beyond it: a single call into C, whose end Python waits for, so a driver works in pieces.
 
@@ -13,16 +14,22 @@ without the first two calls arm() before.
 
 from __future__ import annotations
 
-from fuservice.fuse import codec, failures, nodes, operations, session
+import _thread
+import sys
+
+from fuservice.fuse import codec, crew, desk, failures, nodes, operations, session
+from fuservice.fuse.budget import BudgetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
     from types import FrameType
-    from typing import Final
+    from typing import Final, TypeAlias
 
-    from fuservice.fuse.budget import Budget, Budgets
+    from fuservice.fuse.budget import Budget, Budgets, Worker
+
+    Interrupt: TypeAlias = Callable[[int, type[BaseException]], None]
 else:
     import _signal as signal  # signal itself is this and an enum, whose import takes milliseconds
 
@@ -31,7 +38,11 @@ LONGEST_TICK: Final = 2_000  # ms: so late an overrun is told
 
 #: The engine, by module names; and which of its modules call drivers.
 CALLERS: Final = frozenset(module.__name__ for module in (codec, operations, session))
-_ENGINE: Final = frozenset((__name__, failures.__name__, nodes.__name__))
+_ENGINE: Final = frozenset(module.__name__ for module in (crew, desk, failures, nodes)) | {__name__}
+
+
+def _let_be(_thread: int, _error: type[BaseException]) -> None:
+    """There is no other thread."""
 
 
 def in_driver(frame: FrameType | None, callers: frozenset[str]) -> bool:
@@ -43,6 +54,16 @@ def in_driver(frame: FrameType | None, callers: frozenset[str]) -> bool:
             return not own and module in callers
         own, frame = False, frame.f_back
     return False
+
+
+class _OverdueError(BudgetError):
+    """What is raised in another thread, which Python tells a class and no more: *of* is the error that it stands for."""
+
+    of: BudgetError
+
+    def __init__(self) -> None:
+        OSError.__init__(self, self.of.errno, self.of.strerror)
+        self.budget, self.used, self.limit = self.of.budget, self.of.used, self.of.limit
 
 
 class Alarm:
@@ -71,15 +92,17 @@ def arm() -> None:
 class Watch:
     """Keeps *time*, one of *budgets*, for what *callers* call, in a ``with``: in the main thread, which gives us its SIGALRM.
 
+    *interrupt* raises a class of exceptions in another thread, for sessions that have several.
     *tell*, where somebody keeps count, is called when requests went over one of the budgets: at most once a tick.
     """
 
     def __init__(
         self, budgets: Budgets, time: Budget, *,
-        callers: frozenset[str] = CALLERS, tell: Callable[[], None] | None = None,
+        callers: frozenset[str] = CALLERS, tell: Callable[[], None] | None = None, interrupt: Interrupt | None = None,
     ) -> None:  # fmt: skip
         self._budgets, self._time, self._callers, self._tell = budgets, time, callers, tell
-        self._request = self._ticks = self._told = 0
+        self._interrupt: Interrupt = interrupt or _let_be
+        self._told = 0
         self._tick_ms = ALARM.tick_ms or max(1, min(LONGEST_TICK, time.limit // TICKS))
 
     def __enter__(self) -> None:
@@ -95,15 +118,31 @@ class Watch:
             signal.signal(signal.SIGALRM, self._before)
 
     def look(self, frame: FrameType | None) -> None:
-        """Judge the request that *frame* works on, at a tick; BudgetError where it has taken too long."""
+        """Judge the requests that are in work, at a tick that met this thread in *frame*; BudgetError for its own."""
         self._tell_overruns()
-        request = self._budgets.request()
-        if request != self._request or (frame is not None and session.waits_in(frame)):
-            self._request, self._ticks = request, 0
+        frames = {**sys._current_frames(), 0: frame}
+        frames[_thread.get_ident()] = frame
+        for worker in self._budgets.workers:
+            self._judge(worker, frames.get(worker.thread), frame)
+
+    def _judge(self, worker: Worker, where: FrameType | None, own: FrameType | None) -> None:
+        request = worker.unique()
+        if request != worker.seen or (where is not None and session.waits_in(where)):
+            worker.seen, worker.ticks, worker.overdue = request, 0, 0
             return
-        self._ticks += 1
-        if in_driver(frame, self._callers):
-            self._time.need(self._ticks * self._tick_ms)
+        if where is not None and crew.queues_in(where):
+            return  # others take that time
+        worker.ticks += 1
+        used = worker.ticks * self._tick_ms
+        if worker.waits:
+            worker.overdue = used if used > self._time.limit else 0
+        elif in_driver(where, self._callers):
+            try:
+                self._time.need(used)
+            except BudgetError as error:
+                if where is own:
+                    raise
+                self._interrupt(worker.thread, type("Overdue", (_OverdueError,), {"of": error}))
 
     def _tell_overruns(self) -> None:
         overruns = self._budgets.overruns()

@@ -44,24 +44,24 @@ class Starter:
 class Contained:
     """A driver as this room sees it: what its cage has beside that of every server, and what its server does there."""
 
-    __slots__ = ("binds", "prepare", "serve", "syscalls", "warm")
+    __slots__ = ("binds", "prepare", "serve", "syscalls", "threads", "warm")
 
     def __init__(
         self, serve: Callable[[str], int], *, prepare: Callable[[], None] = lambda: None,
-        syscalls: Sequence[str] = (), binds: Sequence[str] = (), warm: bool = True,
+        syscalls: Sequence[str] = (), binds: Sequence[str] = (), threads: int = 0, warm: bool = True,
     ) -> None:  # fmt: skip
         """*serve* gets the type, and returns the exit code. *prepare* is called in the same process, before it is contained.
 
         *warm*: the driver may be imported before the fork.
         """
         self.serve, self.prepare = serve, prepare
-        self.syscalls, self.binds, self.warm = syscalls, binds, warm
+        self.syscalls, self.binds, self.threads, self.warm = syscalls, binds, threads, warm
 
     def cage(self, starter: Starter, without: Collection[str]) -> Sequence[Operation]:
         """Return the cage of a server that *starter* starts and looks after, *without* some walls."""
         uid, gid = (None, None) if starter.uid == 0 else (starter.uid, starter.gid)
         profile = Profile(uid=uid, gid=gid, user_namespace=uid is not None,
-                          syscalls=self.syscalls, binds=self.binds, supervised=True)  # fmt: skip
+                          syscalls=self.syscalls, binds=self.binds, threads=self.threads, supervised=True)  # fmt: skip
         return plan(profile, without)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from fuservice.cage.profile import MOST_THREADS
 from fuservice.linux import mountinfo
 
 TYPE_CHECKING = False
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from fuservice.linux.mountinfo import Mount
 
 MARKS: Final = ("user.delegate", "trusted.delegate")  # extended attributes: systemd's CGROUP_DELEGATION
-#: Controller → what is written for each server. A server is one process; memory is that of its cage, with its page tables.
+#: Controller → what is written for each server. A server is one process, with its threads; memory is that of its cage, with its page tables.
 BUDGETS: Final = {
     "memory": {"memory.max": "1280M", "memory.swap.max": "0", "memory.oom.group": "1"},
-    "pids": {"pids.max": "1"},
+    "pids": {"pids.max": str(1 + MOST_THREADS)},
     "cpu": {"cpu.weight": "50"},  # half of what others have who want the processor too
 }
 OWN: Final = "listener"  # the group of the listener and its warm processes: one with groups below may hold no process

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 # linux/seccomp.h
 SECCOMP_SET_MODE_FILTER: Final = 1
+SECCOMP_FILTER_FLAG_TSYNC: Final = 1 << 0
 SECCOMP_FILTER_FLAG_NEW_LISTENER: Final = 1 << 3
+SECCOMP_FILTER_FLAG_TSYNC_ESRCH: Final = 1 << 4  # Linux 5.7; without it no listener
+_ALL_THREADS: Final = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH
 SECCOMP_RET_KILL_PROCESS: Final = 0x8000_0000
 SECCOMP_RET_ERRNO: Final = 0x0005_0000  # its low 16 bits are the errno
 SECCOMP_RET_USER_NOTIF: Final = 0x7FC0_0000
@@ -74,7 +77,10 @@ def _check(argument: int, mask: int, values: tuple[int, ...], violation: int) ->
 
 
 def install(filter_: bytes) -> None:
-    """Put this process under *filter_*, for good; it stacks upon those there are. Needs no_new_privs, or CAP_SYS_ADMIN."""
+    """Put this process, with all its threads, under *filter_*, for good; it stacks upon those there are.
+
+    Needs no_new_privs, or CAP_SYS_ADMIN. ESRCH where a thread has a filter that the calling one has not.
+    """
     _install(filter_, 0)
 
 
@@ -89,7 +95,7 @@ def install_with_listener(filter_: bytes) -> Fd:
 def _install(filter_: bytes, flags: int) -> int:
     code = ctypes.create_string_buffer(filter_, len(filter_))
     head = _PROGRAM.pack(len(filter_) // _INSTRUCTION.size, ctypes.addressof(code))
-    return libc.syscall("seccomp", syscalls.number("seccomp"), SECCOMP_SET_MODE_FILTER, flags, head)
+    return libc.syscall("seccomp", syscalls.number("seccomp"), SECCOMP_SET_MODE_FILTER, flags | _ALL_THREADS, head)
 
 
 def hand_over(connection: int, listener: int) -> None:

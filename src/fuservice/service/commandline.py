@@ -94,7 +94,7 @@ def _switch(line: CommandLine, word: str) -> bool:
             line.flags |= layouts.MS_RDONLY
         case "-n":
             line.mtab.append(word)  # the helper knows it as "note nothing"
-        case "-f" | "-s":  # a service is in the foreground, and this engine has one thread
+        case "-f" | "-s":  # a service is in the foreground, and its driver knows how many threads it needs
             pass
         case _:
             return False

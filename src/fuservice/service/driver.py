@@ -37,6 +37,7 @@ class Driver(Filesystem):
     #: What its cage has beside that of every server: system calls (cage/profile.py), and directories that it sees, read-only.
     syscalls: ClassVar[Sequence[str]] = ()
     binds: ClassVar[Sequence[str]] = ()
+    threads: ClassVar[int] = 0  # beside the main one: what it needs to wait by Filesystem.wait_with
     limits: ClassVar[Mapping[str, int]] = {}  # where the defaults of fuse/budget.py do not fit: budget → limit
 
     def __init__(self, log: Callable[[str], None]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 
 from fuservice import __version__
 from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError, ImageError, UsageError
 from fuservice.fuse.codec import Policy
 from fuservice.fuse.session import Session
 from fuservice.fuse.watch import Watch
-from fuservice.linux import fusedev, prctl
+from fuservice.linux import fusedev, prctl, threads
 from fuservice.proto import layouts
 from fuservice.service.log import log, status
 from fuservice.service.service import Service
@@ -19,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fuservice.fuse.budget import Budgets
     from fuservice.linux.fds import Fd
     from fuservice.service.commandline import CommandLine
     from fuservice.service.driver import Driver
@@ -90,7 +92,9 @@ def _mount_and_run(
         log("auto_unmount has no effect: `fuservice umount' removes the mount of a server that died")
     with device:
         policy = Policy(allow_suid=line.suid, allow_dev=line.dev, only={0, owner} if line.allow_root else None)
-        session = Session(device.fileno(), filesystem, log=log, policy=policy, budgets=budgets, debug=line.debug)
+        session = Session(
+            device.fileno(), filesystem, log=log, policy=policy, budgets=budgets, debug=line.debug, spare=threads.take()
+        )
         try:
             service.session_mount(line, mount_point)
         except (FuserviceError, OSError) as error:
@@ -100,14 +104,18 @@ def _mount_and_run(
         service.send_goodbye(EXIT_OK)
         service.release()
         status(mountpoint=mount_point)
-        status(**budgets.facts())
+        _tell(budgets)
         try:
-            with Watch(budgets, budgets.time, tell=lambda: status(**budgets.facts())):
+            with Watch(budgets, budgets.time, tell=partial(_tell, budgets), interrupt=threads.interrupt):
                 session.run()
         except PermissionError:  # the device has no mount: the helper said yes, and did not do it
             log("fuse: the helper said that it had mounted, and it had not")
             return EXIT_FAILURE
     return EXIT_OK
+
+
+def _tell(budgets: Budgets) -> None:
+    status(**budgets.facts())
 
 
 def _positional(line: CommandLine, driver: type[Driver]) -> tuple[str | None, str]:

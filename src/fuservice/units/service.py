@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fuservice.cage.profile import CONVERSE, SERVE
 from fuservice.units.places import ROOT
 from fuservice.units.text import Directive, unit
 
@@ -92,7 +91,8 @@ def sections(name: str, profile: Profile, program: Program) -> dict[str, list[Di
     return {
         "Unit": [*_unit(name)],
         "Service": [
-            *start(program.command(name)), *_of_the_system(name, program), *budgets(profile), *log(name), *walls(program, WALLS), *_calls(profile),
+            *start(program.command(name)), *_of_the_system(name, program, profile), *budgets(profile), *log(name),
+            *walls(program, WALLS), *_calls(profile),
         ],
     }  # fmt: skip
 
@@ -107,9 +107,8 @@ def walls(program: Program, of: Mapping[str, Sequence[Directive]]) -> Iterator[D
 
 
 def _calls(profile: Profile) -> Iterator[Directive]:
-    rules = {**SERVE, **CONVERSE, **dict.fromkeys(profile.syscalls)}
     yield Directive("What it takes for the filter within, and for the server's log.",
-                    "SystemCallFilter", " ".join(sorted({*rules, "pipe2"})))  # fmt: skip
+                    "SystemCallFilter", " ".join(sorted({*profile.rules(), "pipe2"})))  # fmt: skip
 
 
 def _unit(name: str) -> Iterator[Directive]:
@@ -135,7 +134,7 @@ def budgets(profile: Profile) -> Iterator[Directive]:
         yield Directive("Seconds of processor time.", "LimitCPU", profile.cpu_seconds)
     yield Directive("Bytes of memory of both, page tables and sockets' buffers among them.",
                     "MemoryMax", profile.memory + SUPERVISOR)  # fmt: skip
-    yield Directive("The server, and who looks after it.", "TasksMax", PROCESSES)
+    yield Directive("The server, with its threads, and who looks after it.", "TasksMax", PROCESSES + profile.threads)
     for limit in ("CORE", "MEMLOCK", "MSGQUEUE", "SIGPENDING"):
         yield Directive(_NOTHING[limit], f"Limit{limit}", 0)
     yield Directive("Where memory runs out, it is the first to go …", "OOMScoreAdjust", 500)
@@ -143,12 +142,11 @@ def budgets(profile: Profile) -> Iterator[Directive]:
     yield Directive("What it could create would be its own alone.", "UMask", "0077")
 
 
-def _of_the_system(name: str, program: Program) -> Iterator[Directive]:
+def _of_the_system(name: str, program: Program, profile: Profile) -> Iterator[Directive]:
     yield Directive("When it is dead, somebody with rights detaches what it was mounted as, if its mount has not ended it.",
                     "ExecStopPost", program.stopped(name))  # fmt: skip
-    yield Directive(
-        "They are all processes of their user. The server takes away its own right to another.", "LimitNPROC", PROCESSES
-    )
+    yield Directive("They are all that their user runs. The server takes away its own right to more.",
+                    "LimitNPROC", PROCESSES + profile.threads)  # fmt: skip
     yield Directive("They write no file.", "LimitFSIZE", 0)
     yield Directive("The slice that a template has by itself is stopped at shutdown, with all that is in it; this one is not.",
                     "Slice", "system.slice")  # fmt: skip

@@ -1,16 +1,35 @@
 """The image: reads of known length at checked positions over a file descriptor that somebody else owns.
 
-No other module of the driver makes a system call on the descriptor. The size is taken once, at opening: an image that
+No other module of the driver makes a system call on the descriptor. What is in the page cache is read at once; for the
+rest, where the engine has taught us how (:meth:`Device.wait_with`), a thread waits while others serve. The size is taken once, at opening: an image that
 shrinks afterwards gives EIO, never short data; one that grows is not looked at beyond its old end.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from fuservice.drivers.ext4.damage import damaged
 from fuservice.errors import ImageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final, ParamSpec, TypeVar
+
+    from fuservice.fuse.filesystem import Wait
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
+
+#: What preadv2(2) says with RWF_NOWAIT: not in the page cache; or the file's filesystem cannot tell whether it is.
+_WOULD_BLOCK: Final = frozenset((errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL))
+
+
+def _at_once(call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    return call(*args, **kwargs)
 
 
 def size_of(fd: int) -> int:
@@ -26,7 +45,7 @@ def size_of(fd: int) -> int:
 class Device:
     """*size* bytes from *offset* of the file behind *fd*, which it does not own. Positions count from *offset*."""
 
-    __slots__ = ("fd", "offset", "size")
+    __slots__ = ("_flags", "_wait", "fd", "offset", "size")
 
     def __init__(self, fd: int, *, offset: int = 0, size: int | None = None) -> None:
         room = size_of(fd) - offset
@@ -34,14 +53,16 @@ class Device:
             raise ImageError(f"the filesystem would start at byte {offset}, but the image has only {room + offset}")
         self.fd, self.offset = fd, offset
         self.size = room if size is None else max(0, min(size, room))
+        self._flags, self._wait = 0, _at_once
+
+    def wait_with(self, wait: Wait) -> None:
+        """Read by *wait* what would block (fuse.filesystem, Filesystem.wait_with)."""
+        self._flags, self._wait = os.RWF_NOWAIT, wait
 
     def read(self, position: int, length: int) -> bytes:
         """Return exactly *length* bytes at *position*; EIO where the image does not have them. Blocks on the disk."""
         self._check(position, length)
-        data = os.pread(self.fd, length, self.offset + position)
-        if len(data) == length:
-            return data
-        whole = bytearray(length)  # rare: a signal, or an image cut short meanwhile
+        whole = bytearray(length)
         self.read_into(position, memoryview(whole))
         return bytes(whole)
 
@@ -50,9 +71,14 @@ class Device:
         length = len(into)
         if position < 0 or position + length > self.size:
             self._check(position, length)
-        done = os.preadv(self.fd, (into,), self.offset + position)
-        while done < length:
-            got = os.preadv(self.fd, (into[done:],), self.offset + position + done)
+        try:
+            done = os.preadv(self.fd, (into,), self.offset + position, self._flags)
+        except OSError as error:
+            if error.errno not in _WOULD_BLOCK or not self._flags:
+                raise
+            done = 0
+        while done < length:  # the rest is on the disk, or, rarely, a signal came
+            got = self._wait(os.preadv, self.fd, (into[done:],), self.offset + position + done)
             if not got:
                 raise damaged(f"the image has shrunk: nothing at byte {position + done}")
             done += got

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from fuservice.drivers.ext4.inodes import Inode
-    from fuservice.fuse.filesystem import Attr, Buffer, StatFs
+    from fuservice.fuse.filesystem import Attr, Buffer, StatFs, Wait
 
 
 FOPEN_KEEP_CACHE: Final = 1 << 1  # linux/fuse.h
@@ -59,6 +59,9 @@ class Ext4Filesystem(Filesystem):
     def _inode(self, node: int) -> Inode:
         # Node 2 would be the root by another number: no look-up gives it.
         return self.volume.inode(ROOT_INO if node == ROOT_NODE else node)
+
+    def wait_with(self, wait: Wait) -> None:
+        self.volume.metadata.device.wait_with(wait)
 
     def lookup(self, parent: int, name: bytes) -> Entry:
         inode = self.volume.find(self._inode(parent), name)
