@@ -8,6 +8,8 @@ import sys
 TITLES = {
     "bench.start": "start of the mount helper",
     "bench.engine": "the FUSE engine (memtree) beside libfuse's low-level API, nothing cached",
+    "bench.programs": "find, tar, grep: our ext4 beside fuse2fs and the kernel's own, with all that the kernel keeps",
+    "bench.large": "a filesystem of 1 TiB",
     "bench.ext4": "our ext4 beside Debian's fuse2fs on one image, nothing cached",
 }
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 HERE = Path(__file__).resolve().parent
 INSIDE = "FUSERVICE_BENCH_INSIDE"
@@ -94,9 +94,12 @@ def _is_mounted(point: Path) -> bool:
 
 
 @contextlib.contextmanager
-def mounted(peer: Peer, point: Path, cpu: int) -> Iterator[Path]:
-    """Start *peer* on core *cpu*, wait until its mount is there (10 s), and detach it in the end."""
-    point.mkdir()
+def mounted(peer: Peer, point: Path, cpu: int, *, at_end: Callable[[int], None] = lambda _pid: None) -> Iterator[Path]:
+    """Start *peer* on core *cpu*, wait until its mount is there (10 s), and detach it in the end.
+
+    *at_end* is told the server's pid, before that.
+    """
+    point.mkdir(exist_ok=True)
     words = [str(point) if word == "MNT" else word for word in peer.command]
     server = subprocess.Popen(["taskset", "-c", str(cpu), *words])
     deadline = time.monotonic() + 10
@@ -106,6 +109,7 @@ def mounted(peer: Peer, point: Path, cpu: int) -> Iterator[Path]:
                 sys.exit(f"bench: {peer.name} did not mount")
             time.sleep(0.01)
         yield point
+        at_end(server.pid)
     finally:
         subprocess.run(["umount", "-l", str(point)], check=False)
         with contextlib.suppress(subprocess.TimeoutExpired):

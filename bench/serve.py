@@ -1,6 +1,7 @@
 """Mount one of our filesystems and serve it, until it is unmounted: the other end of a bench.
 
-``python -m bench.serve MOUNTPOINT memtree`` or ``… ext4 IMAGE``. Needs root; mounts in the namespace it is started in.
+``python -m bench.serve MOUNTPOINT memtree``, ``… ext4 IMAGE`` (of which the kernel may keep nothing), or ``… ext4-cached IMAGE``.
+Needs root; mounts in the namespace it is started in.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from fuservice.drivers.ext4 import Ext4
+from fuservice.drivers.ext4.filesystem import Ext4Filesystem
 from fuservice.drivers.memtree import Memtree
+from fuservice.fuse.filesystem import FOREVER
 from fuservice.fuse.session import Session
 from fuservice.fuse.watch import Watch
 from fuservice.linux import mountapi, threads
@@ -27,21 +30,19 @@ def memtree() -> Memtree:
     return Memtree({"small": {f"f{i:04}": bytes(bytearray(small)) for i in range(FILES)}, "big": b"x" * BIG})
 
 
-def ext4(image: str) -> Filesystem:
-    """Return the filesystem of *image*, of which the kernel may keep nothing."""
-    from fuservice.drivers.ext4.filesystem import Ext4Filesystem
-
-    return Ext4Filesystem(os.open(image, os.O_RDONLY | os.O_CLOEXEC), timeout_ns=0, keep_cache=False)
+def ext4(image: str, *, cached: bool) -> Filesystem:
+    """Return the filesystem of *image*, of which the kernel may keep all or nothing."""
+    fd = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+    return Ext4Filesystem(fd, timeout_ns=FOREVER if cached else 0, keep_cache=cached)
 
 
 def main() -> None:
     """Serve what the command line names."""
     point, kind, *rest = sys.argv[1:]
-    filesystem = memtree() if kind == "memtree" else ext4(*rest)
+    filesystem = memtree() if kind == "memtree" else ext4(*rest, cached=kind == "ext4-cached")
     fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     mountapi.mount(kind, point, "fuse", 0, f"fd={fd},rootmode=40000,user_id=0,group_id=0")
-    count = int(os.environ.get("FUSERVICE_BENCH_THREADS", str(Ext4.threads if kind == "ext4" else 0)))
-    threads.start(count)
+    threads.start(0 if kind == "memtree" else Ext4.threads)
     session = Session(fd, filesystem, log=lambda line: print(line, file=sys.stderr), spare=threads.take())
     with Watch(session.budgets, session.budgets.time, interrupt=threads.interrupt):
         session.run()
