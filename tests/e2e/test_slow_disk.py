@@ -40,7 +40,7 @@ class Disk(Memtree):
         attr.size = image.stat().st_size
         attr.mode |= 0o444
 
-    def wait_with(self, wait: Wait) -> None:
+    def wait_with(self, wait: Wait, perhaps: Wait) -> None:
         self.wait = wait
 
     def hold(self) -> None:
@@ -121,7 +121,7 @@ def source(
     """Give an image on a disk that is slow: of a file there the kernel cannot say what is cached, of a device it can."""
     image, held = make_image(tmp_path)
     disk = Disk(image, held, slow.gate, slow.tell)
-    with served(make_mount_point("slow"), disk, options=",allow_other", spare=3) as there:
+    with served(make_mount_point("slow"), disk, options=",allow_other", spare=4) as there:
         os.close(disk.fd)
         file = there.point / "image"
         with contextlib.nullcontext(file) if request.param == "a file" else loop_device(file) as path:

@@ -13,6 +13,7 @@ import pytest
 
 from fuservice.drivers.memtree import Memtree
 from fuservice.errors import RemoteProtocolError
+from fuservice.fuse import crew
 from fuservice.fuse.abi import Op
 from fuservice.fuse.budget import RATIO_FROM, Budgets
 from fuservice.fuse.watch import Watch
@@ -26,22 +27,23 @@ if TYPE_CHECKING:
     from fuservice.fuse.filesystem import Attr, Entry, Wait
 
 HELD, QUICK = 2, 3
+both = pytest.mark.parametrize("cannot_say", [False, True], ids=["would block", "may block"])
 DEADLINE = 20.0  # seconds: only to end a test that hangs
 
 
 class Disk(Memtree):
     """Reading "held" takes until somebody opens the gate; it is counted how many threads are in here at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, cannot_say: bool = False) -> None:
         super().__init__({"held": b"held", "quick": b"quick"})
         self.gate, self.waiting, self.inside, self.most = threading.Event(), 0, 0, 0
-        self.destroyed_amid = -1
+        self.destroyed_amid, self.cannot_say = -1, cannot_say
 
-    def wait_with(self, wait: Wait) -> None:
-        self.wait = wait
+    def wait_with(self, wait: Wait, perhaps: Wait) -> None:
+        self.wait = perhaps if self.cannot_say else wait
 
     def patiently(self, call: Callable[[], object]) -> None:
-        """Wait, and count who is in here meanwhile."""
+        """Wait, and count who else is in here meanwhile."""
         self.inside -= 1
         try:
             self.wait(call)
@@ -105,11 +107,12 @@ def helper(task: Callable[[], object]) -> None:
 
 
 def desks(filesystem: Memtree, helpers: int = 2, budgets: Budgets | None = None) -> Desks:
-    return Desks(filesystem, budgets=budgets, spare=[helper] * helpers)
+    return Desks(filesystem, budgets=budgets, spare=[helper] * (helpers + 1))
 
 
-def test_whoever_waits_keeps_nobody() -> None:
-    with desks(disk := Disk()) as kernel:
+@both
+def test_whoever_waits_keeps_nobody(cannot_say: bool) -> None:  # noqa: FBT001
+    with desks(disk := Disk(cannot_say=cannot_say)) as kernel:
 
         def script() -> None:
             kernel.send(Op.READ, HELD, read_body(10), 10)
@@ -126,10 +129,11 @@ def test_whoever_waits_keeps_nobody() -> None:
         assert (disk.most, disk.destroyed_amid) == (1, 0)
 
 
+@both
 @pytest.mark.parametrize("helpers", [1, 2, 3])
-def test_more_wait_than_there_are_threads(helpers: int) -> None:
+def test_more_wait_than_there_are_threads(helpers: int, cannot_say: bool) -> None:  # noqa: FBT001
     """The last one blocks, as the only thread would; those who come back are not kept by it."""
-    with desks(disk := Disk(), helpers) as kernel:
+    with desks(disk := Disk(cannot_say=cannot_say), helpers) as kernel:
 
         def script() -> None:
             for unique in range(10, 20):
@@ -142,8 +146,9 @@ def test_more_wait_than_there_are_threads(helpers: int) -> None:
         assert disk.most == 1
 
 
-def test_the_end_waits_for_those_who_are_away() -> None:
-    with desks(disk := Disk()) as kernel:
+@both
+def test_the_end_waits_for_those_who_are_away(cannot_say: bool) -> None:  # noqa: FBT001
+    with desks(disk := Disk(cannot_say=cannot_say)) as kernel:
 
         def script() -> None:
             for unique in (10, 11):
@@ -191,7 +196,10 @@ def test_what_no_kernel_sends_ends_the_session_whoever_reads_it() -> None:
             kernel.serve(script)
 
 
-def test_a_driver_is_never_in_two_threads_at_a_time() -> None:
+@both
+def test_a_driver_is_never_in_two_threads_at_a_time(cannot_say: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+    monkeypatch.setattr(crew, "LONG", 0.0005)
+
     class Random(Disk):
         def read(self, node: int, handle: int, offset: int, into: memoryview) -> memoryview:
             self.inside += 1
@@ -202,7 +210,7 @@ def test_a_driver_is_never_in_two_threads_at_a_time() -> None:
             return into[:0]
 
     chance = random.Random(3)
-    with desks(disk := Random(), 3) as kernel:
+    with desks(disk := Random(cannot_say=cannot_say), 3) as kernel:
         wanted = set(range(10, 1_510))
 
         def script() -> None:
@@ -274,11 +282,12 @@ class Stuck(Disk):
             pass
 
 
+@both
 @pytest.mark.parametrize("waits", [0, 1, 2])
-def test_a_driver_that_never_returns_is_interrupted_in_any_thread(waits: int) -> None:
+def test_a_driver_that_never_returns_is_interrupted_in_any_thread(waits: int, cannot_say: bool) -> None:  # noqa: FBT001
     budgets = Budgets({"time": 150})
     with (
-        desks(disk := Stuck(), budgets=budgets) as kernel,
+        desks(disk := Stuck(cannot_say=cannot_say), budgets=budgets) as kernel,
         Watch(budgets, budgets.time, interrupt=threads.interrupt),
     ):
 

@@ -5,6 +5,10 @@ leader gives engine and lead to a thread that has nothing to do, waits without e
 else has it, finishes its request, and rests. So a driver's code is run by one thread at a time, and other requests come
 in between only where it waits. What is not waited for costs nothing: locks are touched only while somebody is away.
 
+Of some calls nobody can say beforehand whether they will take long (:meth:`Crew.perhaps`). They begin as if they would not, and
+a thread that does nothing else looks every few milliseconds whether one is still going on; then it takes engine and lead
+away for another. It sleeps while there are no such calls.
+
 The engine is passed on in the order in which it was asked for, lest the leader, who asks often, keep it from the others.
 The kernel forgets no node, and closes no handle, about which a request is still open: whoever comes back finds them there.
 """
@@ -29,14 +33,21 @@ if TYPE_CHECKING:
     Spare: TypeAlias = Callable[[Callable[[], object]], None]
 
 
+LONG: Final = (
+    0.01  # seconds that a call may take before others are served; each tick of the watch costs a switch of threads
+)
+MOST_QUIET: Final = 100  # ticks without a call, after which nobody looks
+
+
 class Crew:
-    """*desks*, the first of which is the caller's own thread's, and each other one's that of a thread of *spare*.
+    """*desks*, the first of which is the caller's own thread's, and each other one's that of a spare thread.
 
     *lead* is called with a desk that leads, and returns when there is nothing more to read (``over``), or another leads.
     """
 
     __slots__ = (
-        "_budgets", "_error", "_free", "_guard", "_idle", "_lead", "_main", "_queue", "_running", "away", "leader", "over",
+        "_bell", "_budgets", "_calls", "_error", "_free", "_guard", "_idle", "_is_awake", "_lead", "_main", "_open", "_queue",
+        "_running", "away", "leader", "over",
     )  # fmt: skip
 
     def __init__(self, desks: Sequence[Desk], budgets: Budgets, lead: Callable[[Desk], None]) -> None:
@@ -49,16 +60,25 @@ class Crew:
         self._queue: list[Desk] = []  # who wants it
         self._free, self._guard = False, _thread.allocate_lock()
         self._error: BaseException | None = None
+        self._open: list[Desk] = []  # who is in a call that may take long, or not; changed in one bytecode each
+        self._calls, self._is_awake = 0, False  # how many there were; whether the watchman looks
+        self._bell = _thread.allocate_lock()
+        self._bell.acquire()
 
     def run(self, spare: Sequence[Spare]) -> None:
-        """Serve until it is over and nobody is away any more; raise what any of the threads has raised."""
-        for thread, desk in zip(spare, self._idle[:], strict=True):
-            thread(partial(self._help, desk))
+        """Serve until it is over and nobody is away any more; raise what any of the threads has raised.
+
+        *spare* is a thread for each desk but the first, and one more.
+        """
+        tasks: list[Callable[[], None]] = [partial(self._help, desk) for desk in self._idle]
+        for thread, task in zip(spare, [*tasks, self._keep_watch], strict=bool(spare)):
+            thread(task)
         self._take_turns(self._main)
         while self.away:
             self._rest(self._main)
         for desk in self._idle:  # they are not needed any more
             desk.wake.release()
+        self._ring()
         if self._error is not None:
             raise self._error
 
@@ -80,11 +100,65 @@ class Crew:
         try:
             return call(*args, **kwargs)
         finally:
-            desk.waits = False
-            self.take(desk)
-            self._budgets.counted = counted
-            if desk.overdue:
-                self._budgets.time.need(desk.overdue)
+            self._come_back(desk, counted)
+
+    def _come_back(self, desk: Desk, counted: tuple[int, int, int]) -> None:
+        desk.waits = False
+        self.take(desk)
+        self._budgets.counted = counted
+        if desk.overdue:
+            self._budgets.time.need(desk.overdue)
+
+    def perhaps(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do the same for a call that mostly takes no time: others are served from when it has taken LONG."""
+        desk, counted = self._running, self._budgets.counted
+        if self.leader is not desk:  # others are served already
+            return self.wait(call, *args, **kwargs)
+        self._calls += 1
+        self._open.append(desk)
+        if not self._is_awake:
+            self._is_awake = True
+            self._ring()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            try:
+                self._open.pop()
+            except IndexError:  # somebody else leads by now
+                self._come_back(desk, counted)
+
+    def _keep_watch(self) -> None:
+        """Be the thread that looks for calls that go on. Whoever empties ``_open`` has the engine: its caller, or we."""
+        while not self.over:
+            self._bell.acquire()
+            self._look()
+            while self._open and not self.over:  # it came when we looked no more, and saw us awake
+                self._look()
+
+    def _look(self) -> None:
+        """Look whether calls go on, until there were none for a while."""
+        self._is_awake = True
+        seen, quiet = self._calls, 0
+        while quiet < MOST_QUIET and not self.over:
+            self._bell.acquire(timeout=LONG)
+            if self._calls != seen:
+                seen, quiet = self._calls, 0
+            else:
+                quiet += 1
+                self._relieve()
+        self._is_awake = False
+
+    def _ring(self) -> None:
+        if self._bell.locked():
+            self._bell.release()
+
+    def _relieve(self) -> None:
+        try:
+            desk = self._open.pop()
+        except IndexError:
+            return
+        desk.waits = True
+        self._give_lead(desk)
 
     def without(self, desk: Desk, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what *call* does, while the engine is free for those who come back."""

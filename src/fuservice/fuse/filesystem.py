@@ -110,8 +110,10 @@ def unsupported() -> OSError:
 class Filesystem:
     """Base class of every driver's filesystem. The write side will be more methods of this class."""
 
-    def wait_with(self, wait: Wait) -> None:
+    def wait_with(self, wait: Wait, perhaps: Wait) -> None:
         """Learn how to wait, before the first request: ``wait(call, *arguments)`` returns what the call does.
+
+        ``perhaps`` does so for calls that mostly take no time: in them others wait for a moment, but nobody pays for what is quick.
 
         Meanwhile other requests are served, from other threads: other methods of this object are called, whatever was read
         may have been read again by them, and only a node about which a request is open is surely still the kernel's. The

@@ -59,13 +59,13 @@ class Session:
         self.nodes = Nodes(self.budgets)
         self._failures = Failures(log, self.nodes)
         self._policy = policy or Policy()
-        self._desks = [self._desk() for _ in range(1 + len(spare))]
+        self._desks = [self._desk() for _ in range(max(1, len(spare)))]  # one of the threads only watches the others
         self.crew = Crew(self._desks, self.budgets, self._lead)
         self.budgets.workers, self.budgets.running = self._desks, self.crew.running
         self.request, self.step = self._desks[0].request, self._desks[0].step  #: of the thread that calls run()
         self._desks[0].table[Op.INIT] = (self._init, BODY + abi.INIT_IN.size)
         if spare:
-            filesystem.wait_with(self.crew.wait)
+            filesystem.wait_with(self.crew.wait, self.crew.perhaps)
         self._destroyed = False
         self.minor = 0  #: the protocol's minor version, once it is negotiated
 

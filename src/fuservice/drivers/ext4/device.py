@@ -16,7 +16,7 @@ from fuservice.errors import ImageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Final, ParamSpec, TypeVar
 
     from fuservice.fuse.filesystem import Wait
@@ -45,7 +45,7 @@ def size_of(fd: int) -> int:
 class Device:
     """*size* bytes from *offset* of the file behind *fd*, which it does not own. Positions count from *offset*."""
 
-    __slots__ = ("_flags", "_wait", "fd", "offset", "size")
+    __slots__ = ("_flags", "_perhaps", "_read", "_wait", "fd", "offset", "size")
 
     def __init__(self, fd: int, *, offset: int = 0, size: int | None = None) -> None:
         room = size_of(fd) - offset
@@ -53,11 +53,14 @@ class Device:
             raise ImageError(f"the filesystem would start at byte {offset}, but the image has only {room + offset}")
         self.fd, self.offset = fd, offset
         self.size = room if size is None else max(0, min(size, room))
-        self._flags, self._wait = 0, _at_once
+        self._flags = 0
+        self._read: Callable[[int, Sequence[memoryview], int, int], int] = os.preadv
+        self._wait: Wait = _at_once
+        self._perhaps: Wait = _at_once
 
-    def wait_with(self, wait: Wait) -> None:
-        """Read by *wait* what would block (fuse.filesystem, Filesystem.wait_with)."""
-        self._flags, self._wait = os.RWF_NOWAIT, wait
+    def wait_with(self, wait: Wait, perhaps: Wait) -> None:
+        """Read by *wait* what would block, by *perhaps* where the kernel cannot say (fuse.filesystem, Filesystem.wait_with)."""
+        self._flags, self._wait, self._perhaps = os.RWF_NOWAIT, wait, perhaps
 
     def read(self, position: int, length: int) -> bytes:
         """Return exactly *length* bytes at *position*; EIO where the image does not have them. Blocks on the disk."""
@@ -72,10 +75,13 @@ class Device:
         if position < 0 or position + length > self.size:
             self._check(position, length)
         try:
-            done = os.preadv(self.fd, (into,), self.offset + position, self._flags)
+            done = self._read(self.fd, (into,), self.offset + position, self._flags)
         except OSError as error:
-            if error.errno not in _WOULD_BLOCK or not self._flags:
+            if not self._flags or error.errno not in _WOULD_BLOCK:
                 raise
+            if error.errno != errno.EAGAIN:  # as with overlayfs, tmpfs, NFS, FUSE
+                self._flags, self._wait = 0, self._perhaps
+                self._read = lambda *where: self._wait(os.preadv, *where)
             done = 0
         while done < length:  # the rest is on the disk, or, rarely, a signal came
             got = self._wait(os.preadv, self.fd, (into[done:],), self.offset + position + done)

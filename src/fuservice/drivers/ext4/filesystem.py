@@ -60,8 +60,8 @@ class Ext4Filesystem(Filesystem):
         # Node 2 would be the root by another number: no look-up gives it.
         return self.volume.inode(ROOT_INO if node == ROOT_NODE else node)
 
-    def wait_with(self, wait: Wait) -> None:
-        self.volume.metadata.device.wait_with(wait)
+    def wait_with(self, wait: Wait, perhaps: Wait) -> None:
+        self.volume.metadata.device.wait_with(wait, perhaps)
 
     def lookup(self, parent: int, name: bytes) -> Entry:
         inode = self.volume.find(self._inode(parent), name)
