@@ -145,9 +145,10 @@ def timeout(ns: int) -> tuple[int, int]:
 
 
 def _time(what: str, ns: int) -> tuple[int, int]:
-    seconds, rest = divmod(ns, BILLION)
-    _within(what, seconds, -S64 - 1, S64)
-    return seconds, rest
+    split = divmod(ns, BILLION)
+    if not -S64 <= split[0] <= S64:
+        _within(what, split[0], -S64 - 1, S64)
+    return split
 
 
 def _mode(attr: Attr, policy: Policy) -> int:
@@ -172,12 +173,14 @@ def _blksize(size: int) -> int:
 
 def attr_bytes(attr: Attr, policy: Policy) -> bytes:
     """Check *attr*, return it as struct fuse_attr and keep that in ``attr.packed``: an Attr belongs to one policy."""
+    ino, size, blocks = attr.ino, attr.size, attr.blocks
+    if not (0 < ino <= U64 and 0 <= size <= S64 and 0 <= blocks <= S64):  # other types than integers pack() refuses
+        _within("ino", ino, 1, U64), _within("size", size, 0, S64), _within("blocks", blocks, 0, S64)
     atime, atimensec = _time("atime", attr.atime_ns)
     mtime, mtimensec = _time("mtime", attr.mtime_ns)
     ctime, ctimensec = _time("ctime", attr.ctime_ns)
     packed = attr.packed = _attr(
-        _within("ino", attr.ino, 1, U64), _within("size", attr.size, 0, S64), _within("blocks", attr.blocks, 0, S64),
-        atime & U64, mtime & U64, ctime & U64, atimensec, mtimensec, ctimensec,
+        ino, size, blocks, atime & U64, mtime & U64, ctime & U64, atimensec, mtimensec, ctimensec,
         _mode(attr, policy), attr.nlink, attr.uid, attr.gid, attr.rdev, _blksize(attr.blksize), 0,
     )  # fmt: skip
     return packed
@@ -255,10 +258,11 @@ def _name(name: object) -> bytes:
 def dirent_bytes(entry: DirEntry) -> bytes:
     """Return one name of a directory as struct fuse_dirent, padded. Cookie 0 would start the directory over."""
     name = _name(entry.name)
-    kind = entry.kind
+    kind, ino, offset = entry.kind, entry.ino, entry.offset
     if kind and kind not in abi.FILE_TYPES:
         raise BadAnswerError(f"kind of {shown(name)} is {shown(kind)}, which is no file type that we know")
-    ino, offset = _within("ino", entry.ino, 1, U64), _within("offset", entry.offset, 1, S64)
+    if not (0 < ino <= U64 and 0 < offset <= S64):
+        _within("ino", ino, 1, U64), _within("offset", offset, 1, S64)
     return _dirent(ino, offset, len(name), kind >> 12) + name + bytes(-len(name) & 7)
 
 

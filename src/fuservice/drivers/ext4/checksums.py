@@ -32,8 +32,7 @@ _OWNER: Final = Struct("<II")  # inode, i_generation
 _EXTENT_MAX: Final = 4  # eh_max
 _ATTRIBUTES_AT: Final = 0x10  # h_checksum
 _GENERATION_AT: Final = 0x64
-_INODE_LOW: Final = 0x7C
-_INODE_HIGH: Final = 0x82
+_LOW, _HIGH = 8 + 0x7C, 8 + 0x82  # l_i_checksum_lo and i_checksum_hi, behind the inode's number and generation
 _DESCRIPTOR_AT: Final = 0x1E
 
 _LEAF_TAIL: Final = b"\0\0\0\0\x0c\0\0\xde"  # an unused entry of 12 bytes and of this type; the checksum follows
@@ -55,15 +54,12 @@ class Checksums:
         if self._superblock.creator_os:  # not Linux: the field is another
             return True
         high = len(raw) > OLD_SIZE and raw[OLD_SIZE] | raw[OLD_SIZE + 1] << 8 >= 4  # i_extra_isize reaches over it
-        stored = raw[_INODE_LOW : _INODE_LOW + 2]
-        blank = raw[:_INODE_LOW] + b"\0\0"
+        message = bytearray(_NUMBER.pack(ino) + raw[_GENERATION_AT : _GENERATION_AT + 4] + raw)
+        stored = message[_LOW : _LOW + 2] + message[_HIGH : _HIGH + 2] if high else message[_LOW : _LOW + 2]
+        message[_LOW : _LOW + 2] = b"\0\0"
         if high:
-            stored += raw[_INODE_HIGH : _INODE_HIGH + 2]
-            blank += raw[_INODE_LOW + 2 : _INODE_HIGH] + b"\0\0" + raw[_INODE_HIGH + 2 :]
-        else:
-            blank += raw[_INODE_LOW + 2 :]
-        owner = _NUMBER.pack(ino) + raw[_GENERATION_AT : _GENERATION_AT + 4]
-        return _NUMBER.pack(crc32c(self._superblock.checksum_seed, owner + blank)).startswith(stored)
+            message[_HIGH : _HIGH + 2] = b"\0\0"
+        return _NUMBER.pack(crc32c(self._superblock.checksum_seed, message)).startswith(stored)
 
     def extents(self, inode: Inode, _number: int, data: bytes) -> bool:
         """A block with a node of the extent tree: the checksum follows ``eh_max`` entries."""

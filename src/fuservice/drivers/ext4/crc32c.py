@@ -39,7 +39,7 @@ _TABLE: Final = [_entry(byte) for byte in range(256)]
 _FOLDS: Final = _folds(_DOUBLINGS)
 
 
-def crc32c(register: int, data: bytes) -> int:
+def crc32c(register: int, data: bytes | bytearray) -> int:
     """Return the register, which was *register* (32 bits), after *data*, at least 4 bytes."""
     bits = len(data) << 3
     message = int.from_bytes(data, "little") ^ register

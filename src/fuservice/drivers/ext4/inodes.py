@@ -36,6 +36,7 @@ CASEFOLD_FL: Final = 0x40000000
 
 XATTR_MAGIC: Final = 0xEA020000
 OLD_SIZE: Final = 128  # bytes of an inode before it could be longer
+_ALL_TIMES: Final = 24  # i_extra_isize that reaches over all times
 _ALL_EXTRA: Final = 32  # i_extra_isize of all the fields known today
 _KINDS: Final = frozenset(
     (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
@@ -121,11 +122,11 @@ def parse_inode(superblock: Superblock, ino: int, raw: bytes, *, unlinked: bool 
     if superblock.incompat & features.BITS_64:
         acl |= acl_high << 32
     extra = _extra_size(superblock, ino, raw)
-    times = _times(raw, extra, (ctime, mtime, atime))
+    ctime, mtime, atime, btime = _times(raw, extra, ctime, mtime, atime)
     attr = Attr(
         ino=ino, mode=mode, size=size, blocks=_sectors(superblock, flags, sectors, sectors_high), nlink=links, uid=uid, gid=gid,
         rdev=_device(blocks) if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0, blksize=superblock.block_size,
-        ctime_ns=times[0], mtime_ns=times[1], atime_ns=times[2], btime_ns=_birth(raw, extra),
+        ctime_ns=ctime, mtime_ns=mtime, atime_ns=atime, btime_ns=btime,
     )  # fmt: skip
     return Inode(
         ino=ino, attr=attr, flags=flags, blocks=blocks, extra=extra, file_acl=acl, generation=generation,
@@ -144,10 +145,17 @@ def _extra_size(superblock: Superblock, ino: int, raw: bytes) -> int:
     return extra or _ALL_EXTRA
 
 
-def _times(raw: bytes, extra: int, seconds: tuple[int, int, int]) -> list[int]:
-    """Return ctime, mtime, atime in ns: 32 signed bits of seconds, and from the extra part 2 bits above them and 30 of ns."""
-    fields = _EXTRA.unpack_from(raw, OLD_SIZE)[1:4] if extra >= 16 else _short_extra(raw, extra)
-    return [_time(second, more) for second, more in zip(seconds, fields, strict=True)]
+def _times(raw: bytes, extra: int, ctime: int, mtime: int, atime: int) -> tuple[int, int, int, int | None]:
+    """Return ctime, mtime, atime, and the time of birth if there is one, in ns, from 32 signed bits of seconds.
+
+    The extra part has 2 bits above them and 30 of ns.
+    """
+    if extra < _ALL_TIMES:
+        more = _short_extra(raw, extra)
+        birth = None if extra < 20 else _time(_EXTRA.unpack_from(raw, OLD_SIZE)[4], 0)
+        return _time(ctime, more[0]), _time(mtime, more[1]), _time(atime, more[2]), birth
+    _, ctime_more, mtime_more, atime_more, birth, birth_more = _EXTRA.unpack_from(raw, OLD_SIZE)
+    return _time(ctime, ctime_more), _time(mtime, mtime_more), _time(atime, atime_more), _time(birth, birth_more)
 
 
 def _short_extra(raw: bytes, extra: int) -> list[int]:
@@ -158,13 +166,6 @@ def _short_extra(raw: bytes, extra: int) -> list[int]:
 
 def _time(seconds: int, more: int) -> int:
     return (seconds + ((more & 3) << 32)) * 1_000_000_000 + (more >> 2)
-
-
-def _birth(raw: bytes, extra: int) -> int | None:
-    if extra < 20:
-        return None
-    *_others, seconds, more = _EXTRA.unpack_from(raw, OLD_SIZE)
-    return _time(seconds, more if extra >= 24 else 0)
 
 
 def _sectors(superblock: Superblock, flags: int, low: int, high: int) -> int:
