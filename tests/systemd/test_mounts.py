@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fuservice.drivers.ext4 import Ext4
 from tests.support.capabilities import REPOSITORY
 from tests.systemd.conftest import dropped_in, make_image, server_pid, servers
 from tests.systemd.machine import Machine
@@ -95,7 +96,7 @@ def test_walls_around_a_server(mount: Mount, machine: Machine) -> None:
     pid = server_pid(machine, unit)
     facts = status(machine, pid)
     assert {facts[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
-    assert (facts["NoNewPrivs"], facts["Seccomp"], facts["Threads"]) == ("1", "2", "1")
+    assert (facts["NoNewPrivs"], facts["Seccomp"], facts["Threads"]) == ("1", "2", str(1 + Ext4.threads))
     seen = machine.run("ls", f"/proc/{pid}/root").stdout.split()
     assert not {"home", "srv", "boot", "mnt", "opt"} & set(seen)
     assert machine.run("env", "-C", f"/proc/{pid}/root", "ls", "etc").stdout.split() == ["ld.so.cache"]
