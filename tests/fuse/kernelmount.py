@@ -85,16 +85,19 @@ def served(
     budgets: Budgets | None = None,
     options: str = "",
     spare: int = 0,
+    flags: int = 0,
 ) -> Iterator[Served]:
     """Mount *filesystem* on the directory *point* (as fuseblk of *device*); on leaving, detach it and end its server.
 
-    The server has *spare* threads beside its main one.
+    The server has *spare* threads beside its main one; *flags* are more of mount(2)'s.
     """
     log_path = point.with_name(point.name + ".log")
     log_path.touch()
     fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     options = f"fd={fd},rootmode=40000,user_id=0,group_id=0{options}"
-    kernel.mount(device or "memtree", os.fspath(point), "fuseblk" if device else "fuse", MS_NOSUID_NODEV, options)
+    kernel.mount(
+        device or "memtree", os.fspath(point), "fuseblk" if device else "fuse", MS_NOSUID_NODEV | flags, options
+    )
     pid = os.fork()
     if not pid:
         status = RAISED
