@@ -146,6 +146,7 @@ def test_a_server_that_dies_under_the_command_is_told(user: User, thing: Path, p
     missing, over = errors.splitlines()
     assert missing == f"ls: cannot access '{point}': No such file or directory"
     assert over == f"fuservice: {thing}: the mount was over before the command was: fuservice why 1"
+    assert "its server died" in user.run("fuservice", "why", "1").stdout
 
 
 def test_what_cannot_be_mounted_is_told_and_leaves_nothing(user: User) -> None:
@@ -188,6 +189,15 @@ def test_on_a_directory_of_the_callers(user: User, thing: Path) -> None:
     assert user.run("fuservice", "mount", "--via=namespace", thing, own)[:2] == (0, f"{own}\n")
     assert user.run("fuservice", "umount", "--lazy", own) == (0, "", "")
     assert own.is_dir()
+
+
+def test_a_private_mount_whose_server_dies_goes_and_is_remembered(user: User, thing: Path, point: Path) -> None:
+    for number in (1, 2):
+        assert user.run("fuservice", "mount", "--private", thing).stdout == f"{point}\n"
+        (server,) = [pid for pid, name in user.processes().items() if name == "ext4"]
+        os.kill(server, signal.SIGKILL)
+        wait_until(lambda: not point.exists() and not user.processes(), "the end of all of it")
+        assert "its server died" in user.run("fuservice", "why", str(number)).stdout
 
 
 def test_a_holder_that_is_killed_leaves_no_ghost(user: User, thing: Path, point: Path) -> None:
