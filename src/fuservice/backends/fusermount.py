@@ -260,7 +260,7 @@ def _refusal(what: str, program: Program) -> RefusalError:
     told = printable("; ".join(lines), LONGEST_WORD) or f"ended with {status}"
     numbers = (errno.EPERM, errno.EACCES, errno.EBUSY, errno.EINVAL, errno.ENOENT, errno.ENODEV, errno.ENOTCONN)
     number = next((n for n in numbers if said.endswith(os.strerror(n))), errno.EPERM)
-    return RefusalError(number, f"{what}: fusermount3: {told}")
+    return RefusalError(number, f"{what}: {program.name}: {told}")
 
 
 def _find(device: Fd, mount_point: MountPoint) -> mountinfo.Mount | None:

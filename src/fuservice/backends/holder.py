@@ -67,9 +67,12 @@ class Started(Closed):
         self._control.close()
         self._over = True
 
-    def has_ended(self) -> bool:
-        """Say whether it has ended by itself: then the mount is over, most likely since its server is dead."""
-        return not self._over and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    def is_over(self) -> bool:
+        """Say whether the mount is gone already: most likely since its server is dead."""
+        try:
+            return Held(self.pid).mount() is None
+        except OSError:
+            return True
 
     def close(self) -> None:
         """End it, and with it the mount; a second call does nothing."""

@@ -36,7 +36,7 @@ class Program(Closed):
         It inherits *channel*, as fusermount3 wants to be told of it. *deadline* is a time of time.monotonic(). OSError where no process can be made; where the program
         cannot be executed, it is as if it had said so.
         """
-        self._deadline = deadline
+        self._deadline, self.name = deadline, os.path.basename(path)  # noqa: PTH119
         self._said, theirs = map(Fd, os.pipe2(os.O_CLOEXEC))
         self.status: int | None = None
         with theirs:

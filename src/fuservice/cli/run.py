@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         if not options.command and sys.stdin.isatty():
             say(f"{options.source} is at {private.mount_point} ({inside.MOUNT}) until this shell ends")
         code = inside.execute(private.held(), options.command)
-        if private.holder.has_ended():
+        if private.holder.is_over():
             way_out = f"fuservice why {attempt.receipt or options.source}"
             say(f"{options.source}: the mount was over before the command was: {way_out}")
         elif attempt.receipt is not None:
