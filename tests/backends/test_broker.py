@@ -158,3 +158,35 @@ def test_what_is_not_mounted_is_told(user: User) -> None:
 def test_where_no_broker_listens(without: User) -> None:
     said = without.run(PROGRAMS / "python", "-c", WHY_NOT).stdout
     assert said == f"no broker listens at {SOCKET} (the administrator can start one: fuserviced(8))\n"
+
+
+def signal_all(user: User, number: str, name: str = "") -> None:
+    """Send a signal to all processes of the user, or to those with this name."""
+    for pid in [pid for pid, called in user.processes().items() if name in ("", called)]:
+        user.run("kill", f"-{number}", str(pid))
+
+
+def test_a_mount_that_everybody_has_left_can_be_unmounted(user: User, image: Image) -> None:
+    point = user.make("mnt")
+    assert drive(user, "broker", image.path, point, "-t", "ext4").error is None
+    signal_all(user, "KILL")
+    wait_until(lambda: not user.processes(), "the end of the server")
+    assert user.run("ls", point).code == 2
+    assert unmount(user, point) == ""
+    assert not mounted(point)
+    for record in (user.runtime / "fuservice-servers").iterdir():  # of the supervisor, who could not remove it
+        record.unlink()
+
+
+def test_a_server_that_hangs_does_not_hang_the_unmounting(user: User, image: Image) -> None:
+    point = user.make("mnt")
+    assert drive(user, "broker", image.path, point, "-t", "ext4").error is None
+    reader = user.start("sh", "-c", f"cd {point} && echo there && cat")
+    assert reader.stdout and reader.stdout.readline() == "there\n"
+    signal_all(user, "STOP", "ext4")
+    assert f"sh[{reader.pid}]" in unmount(user, point)
+    assert unmount(user, point, "l") == ""
+    assert not mounted(point)
+    signal_all(user, "CONT", "ext4")
+    reader.communicate("")
+    wait_until(lambda: not user.processes(), "the end of the server")
