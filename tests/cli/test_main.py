@@ -11,7 +11,7 @@ from fuservice.cli import listen
 from fuservice.cli.main import ADMINISTRATION, COMMANDS, EVERYDAY, main, parser
 
 
-@pytest.mark.parametrize("words", [[], ["nosuch"], ["--nosuch"], ["serve"], ["mount"]])
+@pytest.mark.parametrize("words", [[], ["--nosuch"], ["serve"], ["mount"]])
 def test_a_wrong_command_line_is_64_and_shows_the_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         main(words)
@@ -19,6 +19,17 @@ def test_a_wrong_command_line_is_64_and_shows_the_usage(words: list[str], capsys
     said = capsys.readouterr()
     assert said.out == "" and said.err.startswith("usage: fuservice")
     assert said.err.splitlines()[-1].startswith("fuservice")
+
+
+@pytest.mark.parametrize(("word", "says"), [
+    ("unmount", "unmount: is no command: did you mean umount?"), ("mout", "mout: is no command: did you mean mount?"),
+    ("xyzzy", "xyzzy: is no command: fuservice --help lists them"), (__file__, f"{__file__}: is no command: to mount it, fuservice mount {__file__}"),
+])  # fmt: skip
+def test_what_is_no_command_is_told_with_what_may_be_meant(
+    word: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word, "x"]) == errors.EXIT_USAGE
+    assert capsys.readouterr() == ("", f"fuservice: {says}\n")
 
 
 def test_help_and_version_are_no_failure(capsys: pytest.CaptureFixture[str]) -> None:

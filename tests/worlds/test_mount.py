@@ -133,6 +133,20 @@ def test_another_user_unmounts_nothing(user: User) -> None:
     assert user.run("fuservice", "umount", "-a") == (0, "", "")
 
 
+@pytest.mark.parametrize("name", ["a b,c.img", "ü.img", "-x.img", "b\udcff.img", "d" * 200 + "/" + "d" * 200 + "/long.img", 'q"uo$te.img', "nl\nx.img", "back\\slash.img"])  # fmt: skip
+def test_odd_names_are_mounted_listed_and_unmounted(user: User, image: bytes, name: str) -> None:
+    assert user.run("mkdir", "-p", Path(name).parent).code == 0
+    user.make(name, image)
+    ended = user.run("fuservice", "mount", "--", name)
+    assert (ended.code, ended.stderr) == (0, "") and ended.stdout.count("\n") == 1
+    assert "file" in user.run("ls", ended.stdout.removesuffix("\n")).stdout
+    (row,) = json.loads(user.run("fuservice", "list", "--json").stdout)
+    assert row["source"] == f"{user.home}/{name}"
+    again = user.run("fuservice", "mount", "--", name)
+    assert again.code == 1 and "is mounted already" in again.stderr
+    assert user.run("fuservice", "umount", "--", name) == (0, "", "")
+
+
 @pytest.mark.parametrize("how", [(), ("--private",)], ids=["for all", "private"])
 def test_what_the_server_says_is_kept_in_every_world(user: User, how: tuple[str, ...]) -> None:
     point = user.runtime / "fuservice/thing"

@@ -52,13 +52,18 @@ class Row:
         server, number, backend = self.server, self.receipt.get("id"), self.receipt.get("back end")
         return {
             "id": number if isinstance(number, int) else None,
-            "mount point": self.mount.mount_point, "source": self.mount.source, "type": self.mount.fstype.partition(".")[2] or None,
+            "mount point": self.mount.mount_point, "source": self._source(), "type": self.mount.fstype.partition(".")[2] or None,
             "driver": server.name if server else None, "uid": server.uid if server else None, "pid": server.pid if server else None,
             "cage": self._cage(), "since": self._since(), "read": server.read_bytes if server else None,
             "options": f"{self.mount.mount_options},{self.mount.super_options}", "socket": self.facts.get("socket"),
             "unit": unit(server.pid) if server else None, "budgets": budgets(self.told),
             "back end": backend if isinstance(backend, str) else None, "private": mine.is_private(self.receipt),
         }  # fmt: skip
+
+    def _source(self) -> str:
+        """Return what was mounted: mountinfo shows no path that could forge a line of it, the receipt does."""
+        path = self.receipt.get("path")
+        return path if isinstance(path, str) else self.mount.source
 
     def _since(self) -> int | None:
         since, mounted = self.facts.get("since", ""), self.receipt.get("mounted")

@@ -15,6 +15,7 @@ from fuservice.errors import (
     EXIT_USAGE,
     LONGEST_SENTENCE,
     FuserviceError,
+    UsageError,
     printable,
 )
 
@@ -67,18 +68,35 @@ def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     return top
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out *argv* (without the program's name); return the exit code."""
-    words = sys.argv[1:] if argv is None else argv
-    # A listener lives long, and shall be no larger than its own code.
-    given, words = argparse.Namespace(), list(words)
-    if words[:1] and words[0] in WITH_COMMAND:
+def _check_command(word: str) -> NoReturn:
+    """Raise UsageError with what may have been meant, where *word* is no command."""
+    from difflib import get_close_matches  # where somebody has mistyped, time is no matter
+
+    if os.path.exists(word):  # noqa: PTH110
+        raise UsageError(f"{word}: is no command: to mount it, fuservice mount {word}")
+    meant = get_close_matches(word, COMMANDS, 1, 0.6)
+    hint = f"did you mean {meant[0]}?" if meant else "fuservice --help lists them"
+    raise UsageError(f"{word}: is no command: {hint}")
+
+
+def _options(words: list[str]) -> argparse.Namespace:
+    """Return what was typed. Only the module of its command is loaded: a listener lives long, and shall be no larger than its own code."""
+    given = argparse.Namespace()
+    if not words or words[0].startswith("-"):
+        return parser(() if words == ["--version"] else COMMANDS).parse_args(words, given)
+    if words[0] not in COMMANDS:
+        _check_command(words[0])
+    if words[0] in WITH_COMMAND:
         end = words.index("--") if "--" in words else len(words)
         given.command, words = words[end + 1 :], words[:end]
-    options = parser(
-        words[:1] if words and words[0] in COMMANDS else () if words == ["--version"] else COMMANDS
-    ).parse_args(words, given)
+    return parser(words[:1]).parse_args(words, given)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out *argv* (without the program's name); return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
+        options = _options(words)
         code: int | None = options.run(options)
         sys.stdout.flush()
     except FuserviceError as error:

@@ -104,12 +104,17 @@ def owner(mount: mountinfo.Mount) -> int | None:
     return next((int(value) for name, _, value in words if name == "user_id" and value.isdecimal()), None)
 
 
-def mounts_of(source: str) -> list[str]:
-    """Return the mount points on which the caller has mounted the file at the path *source*, the first one first."""
+def mounts_of(source: str, known: Mapping[int, receipts.Facts]) -> list[str]:
+    """Return the mount points on which the caller has mounted the file at the path *source*, the first one first.
+
+    mountinfo shows the path, unless it holds what could forge a line there; the receipts *known* have all.
+    """
     shown = {os.path.abspath(source), os.path.realpath(source)}  # noqa: PTH100
+    about_it = [facts for facts in known.values() if facts.get("path") in shown]
     return [
         mount.mount_point for mount in mountinfo.mounts()
-        if is_fuse(mount) and mount.source in shown and owner(mount) == os.getuid()
+        if is_fuse(mount) and owner(mount) == os.getuid()
+        and (mount.source in shown or any(is_about(facts, mount) for facts in about_it))
     ]  # fmt: skip
 
 
@@ -144,7 +149,7 @@ def find(word: str, known: Mapping[int, receipts.Facts]) -> str:
     path = place(word)
     if top(path) is not None:
         return path
-    found = mounts_of(word)
+    found = mounts_of(word, known)
     if len(found) > 1:
         raise UsageError(f"{word}: is mounted {len(found)} times: say which: {', '.join(map(printable, found))}")
     if not found:

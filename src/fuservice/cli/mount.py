@@ -187,7 +187,8 @@ def _mount(attempt: Attempt, point: str | None) -> None:
 
 def _check_not_mounted(source: str) -> None:
     """PolicyError where the caller has mounted this very path already: whoever wants it twice says under which name."""
-    there = mine.mounts_of(source)
+    is_shown = source.isprintable() and "\\" not in source  # in mountinfo: then no receipt need be read
+    there = mine.mounts_of(source, {} if is_shown else mine.open_receipts())
     if there:
         raise PolicyError(
             f"{source}: is mounted already, on {there[-1]}: to mount it once more, name a mount point, or --name=NAME"
