@@ -51,8 +51,20 @@ def units(machine: Machine, *words: str) -> list[str]:
 
 
 def helper(machine: Machine, *words: str, **variables: str) -> tuple[int, str]:
-    """Have root mount the image by a transient start; return the exit code and the complaint."""
-    command = ("fuservicemount", "/srv/image", "/mnt/a", "-t", "ext4", "--transient", *words)
+    """Have root, whose files are nobody else's, mount the image by a transient start; return the exit code and the complaint."""
+    command = (
+        "sh",
+        "-c",
+        'umask 077; exec "$@"',
+        "sh",
+        "fuservicemount",
+        "/srv/image",
+        "/mnt/a",
+        "-t",
+        "ext4",
+        "--transient",
+        *words,
+    )
     done = machine.run(*command, check=False, environment=variables)
     return done.returncode, done.stderr
 

@@ -96,8 +96,7 @@ class Service:
     def __init__(self, words: list[str]) -> None:
         """Start *words*, with the other end for standard input; SystemCallError where that cannot be executed."""
         if os.geteuid() == 0:
-            # A root for the server. Where the units are installed, systemd mounts an empty filesystem there first.
-            os.makedirs(ROOT, mode=0o755, exist_ok=True)  # noqa: PTH103
+            _make_root()
         self.connection, theirs = FdSeqPacket.pair()
         with theirs:
             try:
@@ -113,3 +112,18 @@ class Service:
         """Let the service live, or end by itself, without us. systemd-run would wait for that, to tell its exit code."""
         os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
         os.waitpid(self.pid, 0)
+
+
+def _make_root() -> None:
+    """Make the directory that is the servers' root, for all to search, whatever our umask.
+
+    Where the units are installed, systemd mounts an empty filesystem there first.
+    """
+    for place in (os.path.dirname(ROOT), ROOT):  # noqa: PTH120
+        try:
+            os.mkdir(place)  # noqa: PTH102
+            os.chmod(place, 0o755)  # noqa: PTH101
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise SystemCallError(f"--transient: {place}: {error.strerror}") from None
