@@ -19,13 +19,15 @@ MOST_SECONDS = 10.0
 Order = dict[str, object]
 
 
-def order(name: str, path: Path, *edits: tuple[int, bytes], cut: int | None = None, check: bool = True) -> Order:
+def order(
+    name: str, path: Path, *edits: tuple[int, bytes], cut: int | None = None, check: bool = True, recover: bool = False
+) -> Order:
     """Return the order to walk the image at *path* (gzip by suffix), with *edits* of its bytes, *cut* to so many.
 
-    *check*: checksums are verified.
+    *check*: checksums are verified. *recover*: as -o recover shows it.
     """
     pairs = [(position, data.hex()) for position, data in edits]
-    return {"name": name, "path": str(path), "edits": pairs, "cut": cut, "check": check}
+    return {"name": name, "path": str(path), "edits": pairs, "cut": cut, "check": check, "recover": recover}
 
 
 def walked(orders: Iterable[Order], *, seconds: float = 100, most_mb: int = MOST_MB) -> list[Outcome]:

@@ -96,6 +96,8 @@ def test_unlinked_at_a_crash(name: str, tmp_path: Path) -> None:
     assert differences(shown, theirs) == []
     assert errors(shown) == []
     assert before[b""]["space"] != theirs[b""]["space"]
+    with Fd(os.open(image, os.O_RDONLY | os.O_CLOEXEC)) as fd:
+        assert Ext4Filesystem(fd.fileno(), recover=True).volume.warnings[-1].endswith("orphans); nothing is written")
 
 
 @pytest.mark.parametrize("name", ["ext4", "1k", "ext3", "no-checksums", "bigalloc"])

@@ -1,7 +1,7 @@
 """A process of its own that walks hostile images, so that its time and memory can be measured and ended.
 
 Usage: python walk.py CEILING_MB SECONDS, then one line of JSON per image on stdin:
-``{"name": …, "path": …, "cut": bytes or null, "check": bool, "edits": [[position, hex], …]}``; one line of JSON per image on
+``{"name": …, "path": …, "cut": bytes or null, "check": bool, "recover": bool, "edits": [[position, hex], …]}``; one line of JSON per image on
 stdout. An outcome is "served", "damaged" (served, some objects refused), "refused" (ImageError) or "bug" (anything else;
 SECONDS over for one image, too).
 """
@@ -83,7 +83,7 @@ def walk(order: dict[str, object], seconds: float) -> Outcome:
     began = time.process_time()
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
-        filesystem = Ext4Filesystem(fd, check=bool(order["check"]))
+        filesystem = Ext4Filesystem(fd, check=bool(order["check"]), recover=bool(order.get("recover")))
         view = survey(Served(filesystem))
         for _finding in Check(filesystem.volume, seconds).findings():  # has limits of its own
             pass

@@ -52,6 +52,9 @@ _COMMIT_TIME: Final = Struct(">Q")  # at 0x30
 _REVOKED: Final = Struct(">I")  # at 0x0c: r_count, bytes in use
 _CRC32: Final = (1, 4)  # type and size of the checksum of a whole transaction
 
+#: Blocks that a log may write, and those that it may forbid: more than the journal of a gibibyte holds, which is mke2fs' largest.
+MOST_TAGS: Final = 400_000
+MOST_REVOKED: Final = 1_000_000
 _FAST_DEFAULT, _FEWEST_BLOCKS = 256, 1024
 _MIRRORED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -83,7 +86,9 @@ class Journal:
         "_last",
         "_left",
         "_metadata",
+        "_revoked_left",
         "_seed",
+        "_tags_left",
         "sequence",
     )
 
@@ -115,6 +120,7 @@ class Journal:
         if self._at and not self._first <= self._at < self._end:
             raise damaged(f"it would begin at block {self._at} of {self._end}")
         self._left = self._end - self._first  # blocks not yet passed
+        self._tags_left, self._revoked_left = MOST_TAGS, MOST_REVOKED
 
     @property
     def dirty(self) -> bool:
@@ -186,10 +192,21 @@ class Journal:
                 continue
             doubtful |= self._checked and not _is_right(self._seed, data, len(data) - 4)
             if kind == _REVOKE:
-                one.revoked += self._revocations(data)
+                revoked = self._revocations(data)
+                one.revoked += revoked
+                self._found(0, len(revoked))
             else:
+                before = len(one.tags)
                 whole = self._describe(one, data, whole)
+                self._found(len(one.tags) - before, 0)
         self.sequence = one.sequence
+
+    def _found(self, tags: int, revoked: int) -> None:
+        """Count; EIO where it is more than anybody has written: a map can have one block in many places of the ring."""
+        self._tags_left -= tags
+        self._revoked_left -= revoked
+        if self._tags_left < 0 or self._revoked_left < 0:
+            raise damaged(f"its log has more than {MOST_TAGS} blocks, or forbids more than {MOST_REVOKED}")
 
     def _describe(self, one: Transaction, data: bytes, whole: int) -> int:
         """Add the tags of a descriptor block to *one*; return *whole*, the transaction's checksum, with all these blocks."""
@@ -256,8 +273,8 @@ def _mirror(register: int) -> int:
     return int.from_bytes(register.to_bytes(4, "big").translate(_MIRRORED), "little")
 
 
-def recovered(volume: Volume) -> tuple[Device, list[FastTag]]:
-    """Return the device of *volume* as it would be after a replay, and the fast commits that are to be replayed there.
+def recovered(volume: Volume) -> tuple[Device, list[FastTag], int]:
+    """Return the device of *volume* as it would be after a replay, the fast commits to be replayed there, and how many blocks differ.
 
     ImageError where the journal cannot be replayed.
     """
@@ -267,9 +284,10 @@ def recovered(volume: Volume) -> tuple[Device, list[FastTag]]:
     try:
         journal = Journal(volume.metadata, volume.any_inode(superblock.journal_inum))
         if not journal.dirty:
-            return device, []
-        overlay = Overlay(device, superblock.shift, journal.contents())
-        return overlay, fastcommit.scan(journal.fast_blocks(), journal.sequence)
+            return device, [], 0
+        blocks = journal.contents()
+        tags = fastcommit.scan(journal.fast_blocks(), journal.sequence)
+        return Overlay(device, superblock.shift, blocks), tags, len(blocks)
     except OSError as error:
         raise ImageError(
             f"-o recover: the journal cannot be replayed: {error.strerror} (leave recover out to see what is on the disk)"

@@ -100,6 +100,7 @@ def _process(volume: Volume, replay: Replay, ino: int) -> bool:
         inode = volume.any_inode(ino, unlinked=True)
     except OSError:
         return False
+    replay.orphans += 1
     if not inode.attr.nlink:
         _delete(volume, replay, inode)
     elif inode.kind in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):

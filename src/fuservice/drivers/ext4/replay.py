@@ -38,7 +38,7 @@ class Replay:
     """Changes to *volume*: ``inodes`` are raw inodes by number, ``names`` changes by directory and by the name's key, ``deleted`` orphans.
     ``let_go`` counts how many of them shared an attribute block (negative) or an attribute's inode.
 
-    ``freed_blocks`` and ``freed_inodes`` is what statfs counts more than the disk does, behind :meth:`count`.
+    ``freed_blocks`` and ``freed_inodes`` is what statfs counts more than the disk does, behind :meth:`count`; ``orphans`` were met.
     """
 
     def __init__(self, volume: Volume) -> None:
@@ -48,7 +48,7 @@ class Replay:
         self.names: dict[int, dict[bytes, Change]] = {}
         self.deleted: set[int] = set()
         self.let_go: dict[int, int] = {}
-        self.freed_blocks = self.freed_inodes = 0
+        self.freed_blocks = self.freed_inodes = self.orphans = 0
         self._left = MOST_STEPS
 
     def spend(self, steps: int) -> None:

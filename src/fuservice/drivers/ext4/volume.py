@@ -75,8 +75,9 @@ class Volume:
         self._recovered: Replay | None = None
         self._open(Device(fd, offset=offset, size=size), cache_bytes, check=check, position=position)
         tags: list[FastTag] = []
+        replaced = 0
         if recover and self.superblock.incompat & features.RECOVER:
-            device, tags = journal.recovered(self)
+            device, tags, replaced = journal.recovered(self)
             self._open(device, cache_bytes, check=check, position=position)
             self.warnings.remove(NOT_REPLAYED)
         self._inodes: Generations[int, Inode] = Generations(max(16, cache_bytes // 8 // INODE_COST), _one)
@@ -85,7 +86,7 @@ class Volume:
         self._statfs: StatFs | None = None
         self._minixdf = minixdf
         if recover:
-            self._replay(tags)
+            self._replay(tags, replaced)
         self._check_root()
         if using := mmp.user(self.metadata):
             self.warnings.append(using)
@@ -96,8 +97,8 @@ class Volume:
         self.warnings, self.complaints = self.superblock.warnings, self.metadata.complaints
         self._groups = Groups(self.metadata)
 
-    def _replay(self, tags: list[FastTag]) -> None:
-        """Do what the kernel does behind the log's replay: *tags*, the fast commits, and the orphans."""
+    def _replay(self, tags: list[FastTag], replaced: int) -> None:
+        """Do what the kernel does behind the log's replay of *replaced* blocks: *tags*, the fast commits, and the orphans."""
         self._recovered = replay = Replay(self)
         self._directories.changes = replay.names
         try:
@@ -106,6 +107,10 @@ class Volume:
         except OSError as error:
             raise ImageError(f"-o recover: {error.strerror} (leave recover out to see what is on the disk)") from error
         replay.count()
+        self.warnings.append(
+            f"shown as a replay of its journal would leave it ({replaced} blocks, {len(tags)} fast commit tags, "
+            f"{replay.orphans} orphans); nothing is written"
+        )
 
     def _check_root(self) -> None:
         try:
