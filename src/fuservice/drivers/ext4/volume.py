@@ -107,10 +107,11 @@ class Volume:
         except OSError as error:
             raise ImageError(f"-o recover: {error.strerror} (leave recover out to see what is on the disk)") from error
         replay.count()
-        self.warnings.append(
-            f"shown as a replay of its journal would leave it ({replaced} blocks, {len(tags)} fast commit tags, "
-            f"{replay.orphans} orphans); nothing is written"
-        )
+        if replaced or tags or replay.orphans:
+            self.warnings.append(
+                f"shown as a replay of its journal would leave it ({replaced} blocks, {len(tags)} fast commit tags, "
+                f"{replay.orphans} orphans); nothing is written"
+            )
 
     def _check_root(self) -> None:
         try:
