@@ -18,7 +18,7 @@ _fuservice() {
                     --name) offer='' ;;
                     --timeout) offer='' ;;
                     --via) offer='root fusermount3 broker namespace' ;;
-                    *) if [[ $current == -* ]]; then offer='-h --help -t -o --rw --name --timeout -v --verbose --direct --transient --via --private --json'; else offer='files'; fi ;;
+                    *) if [[ $current == -* ]]; then offer='-h --help -t -o --rw --name --timeout -v --verbose --direct --transient --via --private --restart --json'; else offer='files'; fi ;;
                 esac ;;
             umount)
                 case $before in

@@ -34,6 +34,7 @@ complete -c fuservice -n '__fish_seen_subcommand_from mount' -l direct -d 'start
 complete -c fuservice -n '__fish_seen_subcommand_from mount' -l transient -d 'have systemd start the server, for this mount alone'
 complete -c fuservice -n '__fish_seen_subcommand_from mount' -l via -r -a 'root fusermount3 broker namespace' -d 'who attaches it  root, fusermount3, broker, namespace'
 complete -c fuservice -n '__fish_seen_subcommand_from mount' -l private -d 'in a namespace of its own  see fuservice enter'
+complete -c fuservice -n '__fish_seen_subcommand_from mount' -l restart -d 'start another server where one dies; implies --direct'
 complete -c fuservice -n '__fish_seen_subcommand_from mount' -l json -d 'print for programs'
 complete -c fuservice -n '__fish_seen_subcommand_from umount' -F -a '(__fuservice_mounts)'
 complete -c fuservice -n '__fish_seen_subcommand_from umount' -s h -l help -d 'show this help message and exit'

@@ -46,6 +46,10 @@ class Family:
     def __len__(self) -> int:
         return sum(map(len, self._pids.values()))
 
+    def all(self, what: str) -> list[int]:
+        """Return the pids of all that are *what*."""
+        return self._pids[what]
+
     def one(self, what: str) -> int:
         """Return the pid of the only *what*."""
         (pid,) = self._pids[what]

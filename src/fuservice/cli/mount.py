@@ -13,7 +13,7 @@ import stat
 import sys
 
 from fuservice.backends.backend import NAMES
-from fuservice.cli import made, mine, recognize, runtime
+from fuservice.cli import made, mine, recognize, restarts, runtime
 from fuservice.cli.attempt import Attempt
 from fuservice.cli.commandline import STEP_TIMEOUT, CommandLine, CommandLineError, seconds, subtype_of
 from fuservice.cli.waiting import Waiting
@@ -58,6 +58,7 @@ def add_command(commands: Commands) -> None:
     how.add_argument("--transient", action="store_true", help="have systemd start the server, for this mount alone")
     command.add_argument("--via", metavar="HOW", help=f"who attaches it: {', '.join(NAMES)}")
     command.add_argument("--private", action="store_true", help="in a namespace of its own: see fuservice enter")
+    command.add_argument("--restart", action="store_true", help="start another server where one dies; implies --direct")
     command.add_argument("--json", action="store_true", help="print for programs")
     command.set_defaults(run=run)
 
@@ -123,6 +124,8 @@ def check(options: argparse.Namespace, sources: list[str], point: str | None) ->
         made.check_name(options.name)
         if point is not None or len(sources) > 1:
             raise UsageError("mount: --name is for one source without a mount point")
+    if options.restart and (options.private or options.transient or options.via == PRIVATE):
+        raise UsageError("mount: --restart is for a server that is started directly, and a mount that all see")
     if options.private and options.via not in (None, PRIVATE):
         raise UsageError(f"mount: --private is --via={PRIVATE}, and not --via={options.via}")
 
@@ -207,7 +210,8 @@ def _recognized(attempt: Attempt, probe: recognize.Probe) -> str:
 
 def _serve(attempt: Attempt, kind: str) -> None:
     """Have a service that listens, or a server of our own, serve the mount."""
-    socket = None if attempt.typed.direct or attempt.typed.transient else runtime.listening(kind)
+    typed = attempt.typed
+    socket = None if typed.direct or typed.transient or typed.restart else runtime.listening(kind)
     if socket is not None:
         try:
             attempt.served_by(socket)
@@ -231,9 +235,19 @@ def _serve(attempt: Attempt, kind: str) -> None:
         return
     from fuservice.cli.direct import mount_directly
 
+    if typed.restart:
+        restarts.check(attempt.source, kind)
     attempt.served_by(None)
     request = _request(attempt, kind, "--direct")
-    mount_directly(request, attempt.complain, attempt.attach, attempt.succeeded, attempt.backend, attempt.keep())
+    mount_directly(
+        request,
+        attempt.complain,
+        attempt.attach,
+        attempt.succeeded,
+        attempt.backend,
+        attempt.keep(),
+        restart=attempt.typed.restart,
+    )
 
 
 def _serve_privately(attempt: Attempt, kind: str) -> None:

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from fuservice.drivers import catalog
 from fuservice.errors import EXIT_OK, FuserviceError
 from fuservice.fuse import watch
 from fuservice.launch import warm
 from fuservice.launch.child import Contained
-from fuservice.service.main import service_main
+from fuservice.service.main import service_main, succeed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fuservice.service.driver import Driver
+
 
 def load(name: str) -> Contained:
     """Import the driver of type *name*, which may serve others too."""
+    return _contained(name, lambda driver, asked: service_main(driver, [asked]))
+
+
+def load_successor(name: str) -> Contained:
+    """The same, for a server that follows one that has died (``launch.restart``)."""
+    return _contained(name, succeed)
+
+
+def _contained(name: str, serve: Callable[[type[Driver], str], int]) -> Contained:
     driver = catalog.find(name)
     return Contained(
-        lambda asked: service_main(driver, [asked]), prepare=watch.arm,
+        partial(serve, driver), prepare=watch.arm,
         syscalls=driver.syscalls, binds=driver.binds, threads=driver.threads, warm=driver.warm,
     )  # fmt: skip
 

@@ -77,6 +77,10 @@ OP_NAMES = {number: name for name, number in vars(Op).items() if isinstance(numb
 OP_LIMIT = 54
 
 
+#: What a server may say of its own: the number stands in the place of the errno, and no request's number beside it.
+NOTIFY_RESEND = 7  # 7.40, Linux 6.9: send again what was read and not answered
+
+
 class Init:
     """Flags of INIT; from bit 32 on they travel in ``flags2``."""
 

@@ -72,6 +72,17 @@ class Session:
     def _desk(self) -> Desk:
         return Desk(self._fd, self._fs, self._policy, self.budgets, self.nodes, self._failures)
 
+    def take_over(self) -> None:
+        """Before run(): take the place of a server that has died, on the same open device, of the same unchanging filesystem.
+
+        What was negotiated with it holds: no INIT comes (but if it had not answered that). The kernel sends again what it had
+        read and not answered; OSError(EINVAL) where it cannot, before Linux 6.9. Open files must need no state: see
+        ``Driver.restartable``.
+        """
+        self._begin(abi.KERNEL_MINOR_VERSION)
+        self._desks[0].table[Op.INIT] = (self._init, BODY + abi.INIT_IN.size)
+        os.write(self._fd, abi.OUT_HEADER.pack(abi.OUT_HEADER.size, abi.NOTIFY_RESEND, 0))
+
     def run(self) -> None:
         """Serve until the filesystem is unmounted or its connection aborted, then let the driver close: it blocks so long.
 
@@ -113,11 +124,15 @@ class Session:
                 f"the kernel speaks FUSE {offer.major}.{offer.minor}, "
                 f"expected {abi.KERNEL_VERSION}.{abi.OLDEST_MINOR_VERSION} or newer"
             )
-        self.minor = min(offer.minor, abi.KERNEL_MINOR_VERSION)
-        for desk in self._desks:
-            desk.begin(self._last)
+        self._begin(min(offer.minor, abi.KERNEL_MINOR_VERSION))
         wanted = WANTED | (Init.CACHE_SYMLINKS if self._desks[0].operations.immutable else 0)
         return codec.init_reply(offer, wanted, MAX_WRITE, MAX_READ // os.sysconf("SC_PAGE_SIZE"))
+
+    def _begin(self, minor: int) -> None:
+        """Serve requests of that minor version from now on."""
+        self.minor = minor
+        for desk in self._desks:
+            desk.begin(self._last)
 
     def _last(self, _node: int, _size: int) -> Body:
         """DESTROY, of a fuseblk mount: umount(2) waits for the reply, so the device is closed before it."""

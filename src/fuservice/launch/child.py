@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from fuservice.cage.operations import Operation
 
-# What is said over the hand-over socket, besides the seccomp listener: that the cage is entered, and the fuse device.
+# What is said over the hand-over socket, besides the seccomp listener: that the cage is entered, the fuse device, the image.
 ENTERED: Final = b"entered"
 DEVICE: Final = b"device"
+IMAGE: Final = b"image"  # if it is wanted, for a successor
 SUPERVISOR: Final = "FUSERVICE_SUPERVISOR"  # in a server's environment: the number of that socket
 
 SOCKET_FD: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
@@ -67,18 +68,19 @@ class Contained:
 
 def become_server(
     name: str, fds: Sequence[int], load: Callable[[], Contained], starter: Starter, without: Collection[str], *,
-    born: Callable[[], None] = lambda: None, trial: bool = False,
+    born: Callable[[], None] = lambda: None, trial: bool = False, restarts: bool = False,
 ) -> NoReturn:  # fmt: skip
     """Enter the cage of *starter*'s servers (*without* some walls) with connection, log and hand-over *fds*; serve; exit with the outcome.
 
     *born* is called first: from then on the connection is ours. A *trial* ends well as soon as the cage is entered.
+    *restarts*: it is to show its image too.
     """
     code = EXIT_BUG
     try:
         born()
         prctl.set_name(name)
         leave_open(*fds)
-        _environment()
+        _environment(restarts=restarts)
         contained = load()
         _check_threads()
         contained.prepare()
@@ -102,12 +104,14 @@ def leave_open(connection: int, log: int, *handover: int) -> None:
     os.closerange(len(wanted), os.sysconf("SC_OPEN_MAX"))
 
 
-def _environment() -> None:
+def _environment(*, restarts: bool) -> None:
     """Nothing of the listener's environment, but what says that we are a service (sd_listen_fds(3)), and who reads our log."""
     debug = {name: value for name, value in os.environ.items() if name == DEBUG}
     os.environ.clear()
     os.environ.update(debug, LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="connection", LANG="C.UTF-8")
     os.environ.update({"FUSERVICE_STATUS": "1", SUPERVISOR: str(HANDOVER_FD)})
+    if restarts:
+        os.environ["FUSERVICE_RESTARTS"] = "1"
     sys.argv[1:] = []
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Final, NoReturn
 
     from fuservice.launch.guard import Ended
+    from fuservice.launch.restart import Restart
     from fuservice.launch.state import States
 
 NAME: Final = "fuservice-direct"  # what ps(1) calls a supervisor
@@ -45,11 +46,12 @@ class Direct:
     def __init__(
         self, name: str, load: Callable[[], Contained], states: States,
         over: Callable[[Ended, Callable[[str], None]], None] | None = None, keep: Callable[[str], None] | None = None,
+        restart: Restart | None = None,
     ) -> None:  # fmt: skip
         """Start a server of type *name*; *load* imports its driver, there. OSError where no process can be made.
 
         *over* is called in the end, in a process that stays for it, with how it ended and a function that logs a line. *keep* is
-        called there too, with each line that is logged when we have gone.
+        called there too, with each line that is logged when we have gone. *restart*: where the server dies, others may follow it.
         """
         self.connection, theirs = FdSeqPacket.pair()
         self.log, writing = map(Fd, os.pipe2(os.O_CLOEXEC))
@@ -61,7 +63,7 @@ class Direct:
         log = partial(_log, keep)
 
         def supervise(*report: int) -> NoReturn:
-            _supervise(name, (theirs.fileno(), writing.fileno(), *report), load, states, log)
+            _supervise(name, (theirs.fileno(), writing.fileno(), *report), load, states, log, restart)
 
         with theirs, writing, words or Closed():
             self.pid = os.fork()
@@ -108,8 +110,9 @@ class Direct:
 
 
 def _supervise(
-    name: str, fds: tuple[int, ...], load: Callable[[], Contained], states: States, log: Callable[[int, str], None]
-) -> NoReturn:
+    name: str, fds: tuple[int, ...], load: Callable[[], Contained], states: States, log: Callable[[int, str], None],
+    restart: Restart | None,
+) -> NoReturn:  # fmt: skip
     """Be the supervisor, and end. *fds*: connection, log, and where to report if somebody wants to know."""
     code = EXIT_BUG
     try:
@@ -122,8 +125,8 @@ def _supervise(
         )  # the helper's 0 gives /proc/self to root, and a plain user's server writes its ids' maps there
         syslog.openlog(NAME, syslog.LOG_PID, syslog.LOG_DAEMON)
         server = serve_one(
-            name, FdSeqPacket(Fd(SOCKET_FD)), load(), without=(), facts={"cage": "whole"}, states=states, log=log
-        )
+            name, FdSeqPacket(Fd(SOCKET_FD)), load(), without=(), facts={"cage": "whole"}, states=states, log=log, restart=restart
+        )  # fmt: skip
         if fds[2:]:
             os.write(SOCKET_FD + 1, f"{server.device}\0{server.why}".encode("utf-8", "backslashreplace"))
         code = EXIT_FAILURE if server.why else EXIT_OK

@@ -7,12 +7,13 @@ import signal
 import time
 
 from fuservice.errors import printable
-from fuservice.launch.child import DEVICE, ENTERED
+from fuservice.launch.child import DEVICE, ENTERED, IMAGE
 from fuservice.launch.keeper import ERROR, WARNING
 from fuservice.launch.lifetime import Lifetime
 from fuservice.launch.state import start_time
 from fuservice.launch.voice import Voice
 from fuservice.linux import seccomp
+from fuservice.linux.fds import Fd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     from fuservice.launch.birth import Birth
     from fuservice.launch.loop import Loop
+    from fuservice.launch.restart import Restart
     from fuservice.launch.state import States
-    from fuservice.linux.fds import Fd
 
 NOTICE: Final = 5
 LONGEST_ENTRY: Final = 30.0  # seconds from birth to cage, the import of a cold driver among them
@@ -34,9 +35,12 @@ class Server:
 
     def __init__(
         self, birth: Birth, pid: int, loop: Loop, states: States, facts: Mapping[str, str], *,
-        log: Callable[[int, str], None], entered: Callable[[], None],
+        log: Callable[[int, str], None], entered: Callable[[], None], restart: Restart | None = None,
     ) -> None:  # fmt: skip
-        """Take over what *birth* has for us, and record *facts* too. *entered* is called once: it is in its cage, or dead."""
+        """Take over what *birth* has for us, and record *facts* too. *entered* is called once: it is in its cage, or dead.
+
+        *restart* is given what it shows, for a successor of it.
+        """
         self.name, self.caller, self.pid, self.trial = birth.name, birth.caller, pid, birth.trial
         self._loop, self._states, self._log, self._entered = loop, states, log, entered
         self._facts: dict[str, str | int] = {
@@ -44,8 +48,10 @@ class Server:
         }  # fmt: skip
         self._supervision: Fd | None = None
         self._lifetime: Lifetime | None = None
+        self._restart = restart
         self._outside, self._born = True, time.monotonic()
         self.why = ""  #: why it ended, once it has: the reason for which it was killed, or else how; "" for well
+        self.was_killed = False  #: by a signal, and not by us
         self.device = ""  #: the device number of the mount that it had, once it has ended; "" without one
         pipe, self._handover = birth.leave()
         self._voice = Voice(loop, pipe, self._say, news=self._hear_news)
@@ -89,15 +95,25 @@ class Server:
             self._end_handover()
             return
         if packet.data == DEVICE and packet.fds:
-            self._lifetime = Lifetime(self._loop, packet.fds.pop(), self._overdue, self._record)
+            if self._restart is not None:
+                self._restart.take(Fd(os.dup(packet.fds[0].fileno())))
+            self.watch(packet.fds.pop())
+        elif packet.data == IMAGE and packet.fds and self._restart is not None:
+            self._restart.take(packet.fds.pop())
         elif packet.fds and self._supervision is None:
             self._supervision = packet.fds.pop()
             self._loop.watch(self._supervision.fileno(), self._judge)
         packet.close()
         if packet.data in (ENTERED, b""):
             self._enter()
-        if packet.data in (DEVICE, b""):  # nothing more is to be said
+        if packet.data in (IMAGE, b"") or (
+            packet.data == DEVICE and self._restart is None
+        ):  # nothing more is to be said
             self._end_handover()
+
+    def watch(self, device: Fd) -> None:
+        """End the server with the mount that is, or will be, behind *device*, which is ours now."""
+        self._lifetime = Lifetime(self._loop, device, self._overdue, self._record)
 
     def _overdue(self, sentence: str) -> None:
         self.why = self.why or sentence
@@ -137,6 +153,11 @@ class Server:
             self._supervision.close()
             self._supervision = None
 
+    def end(self) -> None:
+        """End it, because we were told to end."""
+        self.why = self.why or "its supervisor was told to end"
+        self.kill()
+
     def kill(self) -> None:
         """End it at once."""
         os.kill(self.pid, signal.SIGKILL)
@@ -144,6 +165,7 @@ class Server:
     def bury(self, how: str | None) -> None:
         """Note that it has ended and was reaped: *how* if not well."""
         self._voice.end()
+        self.was_killed = not self.why and (how or "").startswith("signal")
         self.why = self.why or how or ""
         if how:
             self._log(WARNING, f"{self._label()}: server ended with {how}")

@@ -34,6 +34,9 @@ class Driver(Filesystem):
     read_only: ClassVar[bool] = True
     #: Whether it may be imported before the fork. A library that does not survive one says no, and starts slower.
     warm: ClassVar[bool] = True
+    #: Whether another server of the same image may go on where one has died: the numbers of its nodes, and the cookies of its
+    #: listings, follow from the image, its handles mean nothing, and nothing ever changes.
+    restartable: ClassVar[bool] = False
     #: What its cage has beside that of every server: system calls (cage/profile.py), and directories that it sees, read-only.
     syscalls: ClassVar[Sequence[str]] = ()
     binds: ClassVar[Sequence[str]] = ()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 SUPERVISOR: Final = "FUSERVICE_SUPERVISOR"  # the number of a socket on which our starter waits for the fuse device
+RESTARTS: Final = "FUSERVICE_RESTARTS"  # set where he wants to see the image too, for a successor of ours
+_waiting: list[FdSeqPacket] = []  # the supervisor, until he has been shown the image
 VARIABLES: Final = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 
@@ -47,5 +49,26 @@ def show_supervisor(device: int) -> None:
     Before the first byte of the image is read: afterwards nobody believes us.
     """
     if number := os.environ.pop(SUPERVISOR, ""):
-        with FdSeqPacket(Fd(int(number))) as supervisor, suppress(ConnectionError):
-            supervisor.send(b"device", device)
+        supervisor = FdSeqPacket(Fd(int(number)))
+        _show(supervisor, b"device", device)
+        if os.environ.pop(RESTARTS, ""):
+            _waiting.append(supervisor)
+        else:
+            supervisor.close()
+
+
+def show_image(image: int) -> None:
+    """Give him the *image* as well, if he wants it; before the first byte of it is read."""
+    while _waiting:
+        with _waiting.pop() as supervisor:
+            _show(supervisor, b"image", image)
+
+
+def leave_supervisor() -> None:
+    """Show whoever looks after us nothing: he has it all."""
+    os.close(int(os.environ.pop(SUPERVISOR)))
+
+
+def _show(supervisor: FdSeqPacket, what: bytes, fd: int) -> None:
+    with suppress(ConnectionError):
+        supervisor.send(what, fd)

@@ -12,7 +12,12 @@ from fuservice.fuse.codec import Policy
 from fuservice.fuse.session import Session
 from fuservice.fuse.watch import Watch
 from fuservice.linux import fusedev, prctl, threads
+from fuservice.linux.fds import Fd
+from fuservice.linux.fdsockets import FdSeqPacket
+from fuservice.proto import argv as argv_file
 from fuservice.proto import layouts
+from fuservice.service.commandline import parse_cmdline_opts
+from fuservice.service.handover import FIRST_FD, leave_supervisor, show_image
 from fuservice.service.log import log, status
 from fuservice.service.service import Service
 
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fuservice.fuse.budget import Budgets
-    from fuservice.linux.fds import Fd
+    from fuservice.fuse.filesystem import Filesystem
     from fuservice.service.commandline import CommandLine
     from fuservice.service.driver import Driver
 
@@ -63,6 +68,8 @@ def _serve(service: Service, driver: type[Driver], own: Sequence[str]) -> int:
         if driver.image is not None and driver.image.is_source:
             line.fsname = line.fsname or _plain(source)
         image = None if source is None else _image(service, driver, source)
+        if image is not None:
+            show_image(image.fileno())
     except (FuserviceError, OSError) as error:
         return _give_up(service, error)
     try:
@@ -78,10 +85,7 @@ def _mount_and_run(
     try:
         service.finish_file_requests()
         line.check_known()
-        starting = driver(log)
-        budgets = starting.budgets
-        with Watch(budgets, budgets.start, callers=frozenset((__name__,))):
-            filesystem = starting.load(image, line.own)
+        filesystem, budgets = _load(driver, image, line)
         if driver.read_only:
             line.flags |= layouts.MS_RDONLY
         service.expect_mount_format(driver.mount_point_kind)
@@ -91,10 +95,7 @@ def _mount_and_run(
     if line.auto_unmount:
         log("auto_unmount has no effect: `fuservice umount' removes the mount of a server that died")
     with device:
-        policy = Policy(allow_suid=line.suid, allow_dev=line.dev, only={0, owner} if line.allow_root else None)
-        session = Session(
-            device.fileno(), filesystem, log=log, policy=policy, budgets=budgets, debug=line.debug, spare=threads.take()
-        )
+        session = _session(device, filesystem, budgets, line, owner)
         try:
             service.session_mount(line, mount_point)
         except (FuserviceError, OSError) as error:
@@ -103,11 +104,8 @@ def _mount_and_run(
                 return _give_up(service, error)
         service.send_goodbye(EXIT_OK)
         service.release()
-        status(mountpoint=mount_point)
-        _tell(budgets)
         try:
-            with Watch(budgets, budgets.time, tell=partial(_tell, budgets), interrupt=threads.interrupt):
-                session.run()
+            _run(session, budgets, mount_point)
         except PermissionError:  # the device has no mount: the helper said yes, and did not do it
             log("fuse: the helper said that it had mounted, and it had not")
             return EXIT_FAILURE
@@ -116,6 +114,52 @@ def _mount_and_run(
 
 def _tell(budgets: Budgets) -> None:
     status(**budgets.facts())
+
+
+def _load(driver: type[Driver], image: Fd | None, line: CommandLine) -> tuple[Filesystem, Budgets]:
+    """Return what will be served, and what it may spend. ImageError, or OSError, where that cannot be."""
+    starting = driver(log)
+    budgets = starting.budgets
+    with Watch(budgets, budgets.start, callers=frozenset((__name__,))):
+        return starting.load(image, line.own), budgets
+
+
+def _session(device: Fd, filesystem: Filesystem, budgets: Budgets, line: CommandLine, owner: int) -> Session:
+    policy = Policy(allow_suid=line.suid, allow_dev=line.dev, only={0, owner} if line.allow_root else None)
+    return Session(
+        device.fileno(), filesystem, log=log, policy=policy, budgets=budgets, debug=line.debug, spare=threads.take()
+    )
+
+
+def _run(session: Session, budgets: Budgets, mount_point: str) -> None:
+    """Serve until it is unmounted, and tell whoever looks after us how we do."""
+    status(mountpoint=mount_point)
+    _tell(budgets)
+    with Watch(budgets, budgets.time, tell=partial(_tell, budgets), interrupt=threads.interrupt):
+        session.run()
+
+
+def succeed(driver: type[Driver], own: str) -> int:
+    """Serve a mount of *driver*'s in the place of a server that has died; return the exit code once it is unmounted.
+
+    Whoever looks after us sends, instead of a conversation, one packet: the owner's uid, the argv file, fuse device and image.
+    """
+    leave_supervisor()
+    try:
+        with FdSeqPacket(Fd(FIRST_FD)) as socket:
+            packet, (device, image) = socket.receive_with_fds(layouts.LARGEST_PACKET)
+        with device, image:
+            owner, _, file = packet.partition(b"\0")
+            words = [os.fsdecode(word) for word in argv_file.decode(file)]
+            line = parse_cmdline_opts([own, *words[1:]], driver.options)
+            filesystem, budgets = _load(driver, image, line)
+            session = _session(device, filesystem, budgets, line, int(owner))
+            session.take_over()
+            _run(session, budgets, line.positional[-1])
+    except (FuserviceError, OSError) as error:
+        log(f"fuse: a successor cannot serve: {error}")
+        return EXIT_FAILURE
+    return EXIT_OK
 
 
 def _positional(line: CommandLine, driver: type[Driver]) -> tuple[str | None, str]:

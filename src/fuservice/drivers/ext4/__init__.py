@@ -21,6 +21,7 @@ class Ext4(Driver):
     """The service for all three types: one on-disk format, told apart by its features."""
 
     name = "ext4"
+    restartable = True
     image = ImageArgument(is_source=True)
     syscalls = ("preadv", "preadv2", "lseek")  # lseek(2) for the size of a device; Python says preadv2(2)
     threads = (
