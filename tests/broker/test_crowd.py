@@ -9,6 +9,7 @@ import os
 import resource
 import select
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,6 +150,19 @@ def test_a_peer_that_goes_before_it_is_told_leaves_no_mount(broker: Yard) -> Non
     connection.close()  # with the answer unread
     wait_until(lambda: not broker.here(), "the end of the mount")
     wait_until(lambda: "ended before it was told of its mount" in broker.program.said(), "the line")
+
+
+@pytest.mark.needs("userns")
+def test_whoever_has_a_user_namespace_is_not_thousands_of_users(broker: Yard) -> None:
+    """Each would have connections of his own: subordinate ids are there by default."""
+    code = "import socket,sys; s=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET); s.connect(sys.argv[1]); print(s.recv(999)[16:])"
+    for number in (ALICE, BOB):
+        words = ["setpriv", f"--reuid={number}", f"--regid={number}", "--clear-groups", "unshare", "-Ur"]
+        done = subprocess.run(
+            [*words, "/usr/bin/python3", "-c", code, broker.socket], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "b'you are in another user namespace than the broker'\n"
+    works(broker)
 
 
 def test_an_exception_that_nobody_foresaw_ends_one_connection(tmp_path: Path) -> None:

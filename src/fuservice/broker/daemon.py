@@ -5,16 +5,18 @@ This process takes no packet of anybody's: it counts, forks, and ends what takes
 
 from __future__ import annotations
 
+import errno
 import gc
 import math
 import os
 import signal
 import time
 import traceback
+from contextlib import suppress
 from functools import partial
 
-from fuservice.broker import walls
-from fuservice.broker.serve import INFORMATION, WARNING, serve
+from fuservice.broker import walls, wire
+from fuservice.broker.serve import GONE, INFORMATION, WARNING, serve
 from fuservice.cage.operations import LAST_DESCRIPTOR
 from fuservice.cage.plan import enter
 from fuservice.errors import EXIT_BUG, EXIT_OK
@@ -145,6 +147,12 @@ class Daemon:
 
     def _take(self, connection: FdSeqPacket) -> None:
         uid = connection.peer().uid
+        if stranger := _stranger(connection):
+            connection.deadline = time.monotonic()  # there is room for one packet, or nobody to take it
+            with suppress(OSError):
+                connection.send(stranger.encode())
+            connection.close()
+            return
         if refusal := self._slots.take(uid):
             connection.close()
             self._tell(uid, refusal)
@@ -243,6 +251,21 @@ class Daemon:
                 signal.pidfd_send_signal(caller.pidfd.fileno(), signal.SIGKILL)
                 caller.deadline = math.inf  # where the kernel waits for the caller's own server, it ends with that
         return bool(self._callers)
+
+
+def _stranger(connection: FdSeqPacket) -> wire.Answer | None:
+    """Return what to tell a caller who is none of the users that we count; None for one who is."""
+    pid = connection.peer().pid
+    try:
+        process = peers.process(connection.fileno())
+    except ProcessLookupError:
+        return wire.Answer(errno.ESRCH, sentence=GONE)
+    foreign = pid == 0 or peers.is_foreign(pid)
+    if process is not None:
+        with process:
+            if peers.has_ended(process):  # so it was perhaps another's ids that we saw
+                return wire.Answer(errno.ESRCH, sentence=GONE)
+    return wire.Answer(errno.EPERM, sentence="you are in another user namespace than the broker") if foreign else None
 
 
 def _nothing(_number: int, _frame: object) -> None:

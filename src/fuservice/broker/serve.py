@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Log = Callable[[int, str], None]
 
 DEADLINE: Final = 10.0  # seconds for the whole conversation
+GONE: Final = "the process that connected has ended"
 INFORMATION, WARNING = 6, 4  # syslog(3)
 
 
@@ -45,7 +46,7 @@ def identify(connection: FdSeqPacket) -> Peer:
     try:
         return Peer(who.uid, who.gid, groups, who.pid, peers.process(connection.fileno()))
     except ProcessLookupError:
-        raise RefusalError(errno.ESRCH, "the process that connected has ended") from None
+        raise RefusalError(errno.ESRCH, GONE) from None
 
 
 def serve(connection: FdSeqPacket, policy: Policy, log: Log, *, loud: bool = True) -> None:
@@ -147,7 +148,7 @@ class Conversation:
 
     def _mount(self, plan: Plan, place: judge.Place, place_fd: Fd) -> None:
         if self._peer.pidfd is not None and peers.has_ended(self._peer.pidfd):
-            raise RefusalError(errno.ESRCH, "the process that connected has ended")
+            raise RefusalError(errno.ESRCH, GONE)
         options = plan.options | {  # ours come last, so they hold
             "fd": str(plan.fuse_device.fileno()), "rootmode": f"{place.kind:o}",
             "user_id": str(self._peer.uid), "group_id": str(self._peer.gid),

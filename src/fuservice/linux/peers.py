@@ -47,6 +47,19 @@ def process(connection: int) -> Fd | None:
         socket.detach()
 
 
+def is_foreign(pid: int) -> bool:
+    """Say whether process *pid* is in a user namespace whose ids are not ours: user_namespaces(7), /proc/PID/uid_map.
+
+    Whoever has made one, and has a range of subordinate ids (subuid(5)), is thousands of users. No for a process of which
+    /proc shows nothing: it may be hidden (hidepid). A number of a process is another's once that has ended: ask for that after this.
+    """
+    try:
+        with open(f"/proc/{pid}/uid_map", "rb") as theirs, open("/proc/self/uid_map", "rb") as ours:  # noqa: PTH123
+            return theirs.read().split() != ours.read().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def has_ended(pidfd: Fd) -> bool:
     """Say whether the process has ended; it may wait to be reaped."""
     poll = select.poll()
