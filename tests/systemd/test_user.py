@@ -244,6 +244,19 @@ def test_servers_end_with_the_users_manager_even_one_that_hangs(installed: As, m
         machine.run("systemctl", "start", f"user@{UID}.service")
 
 
+def test_status_knows_what_a_package_has_brought(alice: As, machine: Machine) -> None:
+    machine.run("fuservice", "units", "install", "--user", "--prefix", "/usr", "ext4")
+    try:
+        alice("systemctl", "--user", "daemon-reload")
+        said = alice("fuservice", "units", "status", "--user", "ext4").stdout
+        assert said.startswith(
+            "ext4: installed in /usr/lib/systemd/user; socket inactive (`systemctl --user enable --now "
+        )
+    finally:
+        machine.run("fuservice", "units", "remove", "--user", "--prefix", "/usr", "ext4")
+        alice("systemctl", "--user", "daemon-reload")
+
+
 def test_without_a_manager_nothing_is_installed(alice: As, machine: Machine) -> None:
     become = [
         "setpriv",

@@ -247,7 +247,7 @@ def _check_manager(options: argparse.Namespace) -> None:
 
 def _started(options: argparse.Namespace) -> bool:
     if options.user:
-        return not (options.root or options.prefix) and systemd.runs_for_user()
+        return not options.root and systemd.runs_for_user()
     return not options.root and systemd.runs()
 
 
