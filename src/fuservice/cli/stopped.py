@@ -10,12 +10,11 @@ import os
 import sys
 from functools import partial
 
-from fuservice.cli import mine, postmortem
+from fuservice.cli import postmortem
+from fuservice.cli.afterwards import tidy
 from fuservice.cli.contained import Log
 from fuservice.cli.list import recorded
 from fuservice.errors import EXIT_OK, printable
-from fuservice.launch import receipts
-from fuservice.launch.dead import detach_dead
 from fuservice.launch.keeper import WARNING
 from fuservice.linux import cgroup, mountinfo, namespaces
 from fuservice.linux.fds import Fd
@@ -40,17 +39,12 @@ def main() -> int:
     _, name, instance = sys.argv
     with Fd(os.pidfd_open(1)) as first:
         namespaces.setns(first.fileno(), namespaces.CLONE_NEWNS)  # systemd has given us one of our own
-    known, opened = recorded(), mine.open_receipts()
-    mounts = [mount for mount in mountinfo.mounts() if is_of(known.get(mount.mount_id, {}), name, instance)]
-    told = {mount.mount_point: mine.receipt_of(mount, opened) for mount in mounts}
-    say = partial(Log(), WARNING)
-    detached = [place for device in {mount.device for mount in mounts} for place in detach_dead(device, say)]
-    unit = cgroup.unit(os.getpid())
-    how = postmortem.end_of(postmortem.SYSTEM, unit)[0] if detached and unit else ""
-    for place in detached:
-        say(f"{place}: detached: nobody serves it any more")
-        if (number := told.get(place)) is not None:
-            receipts.ended(number, f"its server died{': ' if how else ''}{printable(how)}")
+    known = recorded()
+    devices = {mount.device for mount in mountinfo.mounts() if is_of(known.get(mount.mount_id, {}), name, instance)}
+    unit = cgroup.unit(os.getpid()) if devices else None
+    how = postmortem.end_of(postmortem.SYSTEM, unit)[0] if unit else ""
+    for device in devices:
+        tidy(device, printable(how), partial(Log(), WARNING))
     return EXIT_OK
 
 
