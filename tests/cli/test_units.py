@@ -47,7 +47,7 @@ def test_units_of_users_are_staged_beside_those_of_the_system(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "nowhere"))
-    names = {"fuservice-ext4.socket", "fuservice-ext4@.service"}
+    names = {"fuservice-ext4.socket", "fuservice-ext4@.service", "fuservice-tidy@.service"}
     for words, place in (((), "etc/systemd/user"), (("--prefix", "/usr"), "usr/lib/systemd/user")):
         command = ["--user", "--root", str(tmp_path), *words, "ext4"]
         assert main(["units", "install", *command]) == 0

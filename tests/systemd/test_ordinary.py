@@ -101,6 +101,29 @@ def test_a_service_of_the_users_own_serves_what_the_systems_program_mounts(
     assert machine.becomes(lambda: not servers(installed))
 
 
+@pytest.mark.usefixtures("nothing_of_alices")
+@pytest.mark.parametrize("how", ["kill --signal=KILL", "stop", "server"])
+def test_what_a_dead_server_of_the_users_own_has_left(
+    login: Callable[..., Done],
+    installed: As,  # noqa: F811
+    machine: Machine,
+    how: str,
+) -> None:
+    assert login("fuservice", "mount", "image").stdout == f"{POINT}\n"
+    (unit,) = servers(installed)
+    if how == "server":
+        machine.run("pkill", "--uid", str(UID), "--exact", "--signal=KILL", "ext4")  # of this machine's processes
+    else:
+        installed("systemctl", "--user", *how.split(), unit)
+    assert machine.becomes(lambda: not mounts(machine), 5), machine.journal()
+    assert machine.becomes(lambda: not servers(installed))
+    assert "its server died" in login("fuservice", "why").stdout
+    assert login("fuservice", "mount", "image").stdout == f"{POINT}\n"
+    login("fuservice", "umount", "image")
+    assert machine.becomes(lambda: not servers(installed))
+    assert not machine.run("ls", f"{OWN}/fuservice-servers").stdout
+
+
 @pytest.mark.usefixtures("nothing_of_alices", "without_fusermount")
 def test_by_nobody_but_the_kernel(login: Callable[..., Done], machine: Machine, kernels: str) -> None:
     report = json.loads(login("fuservice", "doctor", "--json").stdout)

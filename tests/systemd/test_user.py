@@ -66,7 +66,7 @@ def known(alice: As) -> list[str]:
 
 def servers(alice: As) -> list[str]:
     """Return the user's servers' units."""
-    return [name for name in known(alice) if name.endswith(".service")]
+    return [name for name in known(alice) if name.endswith(".service") and not name.startswith("fuservice-tidy@")]
 
 
 def helper(alice: As, *words: str, more: tuple[str, ...] = MAY_MOUNT) -> Done:

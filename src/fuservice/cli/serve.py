@@ -13,6 +13,7 @@ from fuservice.launch import state
 from fuservice.launch.keeper import WARNING
 from fuservice.launch.places import check_name
 from fuservice.launch.single import serve_one
+from fuservice.linux import mountinfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ def serve(name: str, what: Contained, without: Collection[str] = ()) -> None:
     facts, log = {"cage": contained.cage_word(without)}, contained.Log()
     states = state.States(state.directory())
     server = serve_one(name, connection, what, without=without, facts=facts, states=states, log=log)
-    if server.device:
+    if server.why and server.device and all(mount.device != server.device for mount in mountinfo.mounts()):
+        # We do not see it: somebody else may, whom systemd starts (cli/tidied.py), or the user's next listener.
+        states.write(server.pid, {"start": "ended", "device": server.device, "why": server.why})
+    elif server.device:
         tidy(server.device, server.why, partial(log, WARNING))
     if server.why:
         raise FuserviceError(f"serve: the server of {name} did not end well")

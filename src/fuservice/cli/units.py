@@ -17,7 +17,7 @@ from fuservice.units.root import NAME as ROOT_UNIT
 from fuservice.units.root import root
 from fuservice.units.service import service
 from fuservice.units.socket import socket, user_socket
-from fuservice.units.user import user_service
+from fuservice.units.user import TIDY, tidy_service, user_service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def _remove(options: argparse.Namespace) -> None:
                 (directory / name).unlink(missing_ok=True)
         if not options.broker and not any(directory.glob("fuservice-*.socket")):
             _leave(options, directory / ROOT_UNIT)
+            (directory / TIDY).unlink(missing_ok=True)
     except OSError as error:
         raise SystemCallError(f"units: {error.filename}: {error.strerror}") from None
     _manager(options, ["daemon-reload"])
@@ -145,7 +146,7 @@ def _files(options: argparse.Namespace) -> dict[str, str]:
     program, version = systemd.program(options.prefix), systemd.version()
     if options.broker:
         return {broker.SOCKET: broker.socket(wire.SOCKET, version), broker.SERVICE: broker.service(program, version)}
-    files = {} if options.user else {ROOT_UNIT: root(version)}
+    files = {TIDY: tidy_service(program, version)} if options.user else {ROOT_UNIT: root(version)}
     for name in _types(options):
         needs = profile(catalog.find(name))
         if options.user:

@@ -83,7 +83,7 @@ class Activator:
         wake = self._catch_signals()
         try:
             self._tidier.add(
-                dict.fromkeys(self._states.left, "its listener was killed")
+                {device: why or "its listener was killed" for device, why in self._states.left.items()}
             )  # by listeners that were killed, and their servers with them
             self._try_cages()
             self._bind()

@@ -43,10 +43,10 @@ class States:
     def __init__(self, where: str) -> None:
         """Make *where* if it is missing, and remove the files of servers that are gone, and their mounts with them.
 
-        *left* are the device numbers of mounts of which only the servers are gone.
+        *left* are the device numbers of mounts of which only the servers are gone → why those ended, as far as that was recorded.
         """
         self._where = where
-        self.left: list[str] = []
+        self.left: dict[str, str] = {}
         try:
             for place in (os.path.dirname(where), where) if where else ():  # noqa: PTH120
                 with suppress(FileExistsError):
@@ -58,9 +58,10 @@ class States:
             self._where = ""
 
     def _forget(self, name: str) -> None:
-        device = _facts(self._where, name).get("device", "")
+        facts = _facts(self._where, name)
+        device = facts.get("device", "")
         if device and any(mount.device == device for mount in mountinfo.mounts()):
-            self.left.append(device)
+            self.left[device] = facts.get("why", "")
         else:
             os.unlink(f"{self._where}/{name}")  # noqa: PTH108
 

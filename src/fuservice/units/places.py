@@ -57,6 +57,10 @@ class Program:
         """Return the command line of the server of type *name* that has a process to look after it, and builds its cage itself."""
         return f"{self.python} -I -m fuservice.cli.main serve {name}"
 
+    def tidied(self) -> str:
+        """Return the command line that is executed after such a server that died."""
+        return f"{self.python} -I -m fuservice.cli.tidied"
+
     def words(self) -> dict[str, str]:
         """Return what directives name: directories that are bound, those of which code is executed, and what shows of homes.
 

@@ -34,5 +34,5 @@ def command(sections: Mapping[str, Iterable[Directive]], instance: str) -> list[
 def _words(sections: Mapping[str, Iterable[Directive]], version: int) -> Iterator[str]:
     for directives in sections.values():
         for one in directives:
-            if version >= one.since and one.name != "ExecStart":
+            if version >= one.since and one.name not in ("ExecStart", "OnFailure"):  # it brings no unit beside itself
                 yield f"{one.name}={one.value}"

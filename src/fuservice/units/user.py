@@ -47,6 +47,28 @@ WALLS: Final[Mapping[str, Sequence[Directive]]] = {
 }  # fmt: skip
 
 
+#: What is started for each server that failed.
+TIDY: Final = "fuservice-tidy@.service"
+
+
+def tidy_service(program: Program, version: int) -> str:
+    """Return that template unit. It has the user's rights and sees the user's mounts, and is given nothing of the server's."""
+    return unit(
+        {
+            "Unit": [
+                Directive("What `systemctl --user status` shows.", "Description", "Detach what a dead server was mounted as"),
+                Directive("One that failed is forgotten: the journal has it.", "CollectMode", "inactive-or-failed"),
+            ],
+            "Service": [
+                Directive("It ends when it has done that.", "Type", "oneshot"),
+                Directive("Python finds the program itself: no script in between.", "ExecStart", program.tidied()),
+                Directive("In the journal it is found by name.", "SyslogIdentifier", "fuservice-tidy"),
+            ],
+        },
+        f"{TIDY}: made by `fuservice units --user'.", version,
+    )  # fmt: skip
+
+
 def user_service(name: str, profile: Profile, program: Program, version: int) -> str:
     """Return the template unit that serves type *name* in a user's own manager, of systemd *version*."""
     return unit(
@@ -68,6 +90,9 @@ def user_sections(name: str, profile: Profile, program: Program) -> dict[str, li
 def _unit(name: str) -> Iterator[Directive]:
     yield Directive("What `systemctl --user status` shows.", "Description", f"Filesystem server of type {name}")
     yield Directive("A server that failed is forgotten: the journal has it.", "CollectMode", "inactive-or-failed")
+    yield Directive(
+        "What a dead one was mounted as is detached by somebody who sees it.", "OnFailure", TIDY.replace("@", "@%i")
+    )
 
 
 def _group() -> Iterator[Directive]:
