@@ -60,7 +60,10 @@ class Broker(Backend):
         with _shown(mount_point) as place:
             fds = [plan.fuse_device.fileno(), place.fileno()]
             answer = self._ask(request.encode(), fds, mount_point.fileno())
-        mount = Attached(mount_point.look().take(), self)
+        try:
+            mount = Attached(mount_point.look().take(), self)
+        except OSError as error:
+            raise RefusalError.of(f"{mount_point.path}: was mounted, and cannot be found any more", error) from None
         if statx.mount_id(mount.fileno()) != answer.mount_id:
             mount.close()
             raise RefusalError(errno.ESTALE, f"{mount_point.path}: was mounted, and is covered or gone already")
@@ -148,15 +151,19 @@ def _prove(connection: FdSeqPacket, place: int, word: str) -> wire.Answer | wire
     """
     if "/" in word or word in (".", ".."):
         raise RefusalError(errno.EPROTO, "the broker asks for a name that is none")
+    # By the umask, not by chmod(2) afterwards: whoever else may write there could put something else of ours in its place.
+    masked = os.umask(0)
     try:
         os.mkdir(word, 0o711, dir_fd=place)
     except OSError:
         connection.send(wire.PROOF)
         return _receive(connection)
+    finally:
+        os.umask(masked)
     try:
-        os.chmod(word, 0o711, dir_fd=place)
         with Fd(os.open(word, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)) as shown:
             connection.send_with_fds(wire.PROOF, [shown.fileno()])
             return _receive(connection)
     finally:
-        os.rmdir(word, dir_fd=place)
+        with suppress(OSError):  # gone by another's hand, which changes nothing of what the broker said
+            os.rmdir(word, dir_fd=place)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 
 from fuservice.broker import walls, wire
-from fuservice.broker.serve import GONE, INFORMATION, WARNING, serve
+from fuservice.broker.serve import INFORMATION, WARNING, gone, serve
 from fuservice.cage.operations import LAST_DESCRIPTOR
 from fuservice.cage.plan import enter
 from fuservice.errors import EXIT_BUG, EXIT_OK
@@ -259,12 +259,12 @@ def _stranger(connection: FdSeqPacket) -> wire.Answer | None:
     try:
         process = peers.process(connection.fileno())
     except ProcessLookupError:
-        return wire.Answer(errno.ESRCH, sentence=GONE)
+        return wire.Answer(errno.ESRCH, sentence=str(gone()))
     foreign = pid == 0 or peers.is_foreign(pid)
     if process is not None:
         with process:
             if peers.has_ended(process):  # so it was perhaps another's ids that we saw
-                return wire.Answer(errno.ESRCH, sentence=GONE)
+                return wire.Answer(errno.ESRCH, sentence=str(gone()))
     return wire.Answer(errno.EPERM, sentence="you are in another user namespace than the broker") if foreign else None
 
 

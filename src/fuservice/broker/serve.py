@@ -30,8 +30,12 @@ if TYPE_CHECKING:
     Log = Callable[[int, str], None]
 
 DEADLINE: Final = 10.0  # seconds for the whole conversation
-GONE: Final = "the process that connected has ended"
 INFORMATION, WARNING = 6, 4  # syslog(3)
+
+
+def gone() -> RefusalError:
+    """Return the refusal for a connection that nobody answers for."""
+    return RefusalError(errno.ESRCH, "the process that connected has ended")
 
 
 def identify(connection: FdSeqPacket) -> Peer:
@@ -46,7 +50,7 @@ def identify(connection: FdSeqPacket) -> Peer:
     try:
         return Peer(who.uid, who.gid, groups, who.pid, peers.process(connection.fileno()))
     except ProcessLookupError:
-        raise RefusalError(errno.ESRCH, GONE) from None
+        raise gone() from None
 
 
 def serve(connection: FdSeqPacket, policy: Policy, log: Log, *, loud: bool = True) -> None:
@@ -148,7 +152,7 @@ class Conversation:
 
     def _mount(self, plan: Plan, place: judge.Place, place_fd: Fd) -> None:
         if self._peer.pidfd is not None and peers.has_ended(self._peer.pidfd):
-            raise RefusalError(errno.ESRCH, GONE)
+            raise gone()
         options = plan.options | {  # ours come last, so they hold
             "fd": str(plan.fuse_device.fileno()), "rootmode": f"{place.kind:o}",
             "user_id": str(self._peer.uid), "group_id": str(self._peer.gid),
