@@ -78,6 +78,8 @@ def run(options: argparse.Namespace) -> None:
     """Mount, and print where. FuserviceError of the last source that could not be mounted; others are told on the way."""
     sources, point = split(options.words)
     check(options, sources, point)
+    if options.restart and (options.private or options.transient or options.via == PRIVATE):
+        raise UsageError("mount: --restart is for a server that is started directly, and a mount that all see")
     attempts: list[Attempt] = []
     failure: FuserviceError | None = None
     for source in sources:
@@ -124,8 +126,6 @@ def check(options: argparse.Namespace, sources: list[str], point: str | None) ->
         made.check_name(options.name)
         if point is not None or len(sources) > 1:
             raise UsageError("mount: --name is for one source without a mount point")
-    if options.restart and (options.private or options.transient or options.via == PRIVATE):
-        raise UsageError("mount: --restart is for a server that is started directly, and a mount that all see")
     if options.private and options.via not in (None, PRIVATE):
         raise UsageError(f"mount: --private is --via={PRIVATE}, and not --via={options.via}")
 

@@ -268,7 +268,7 @@ class Activator:
             keeper.end()
         for server in self._servers.values():
             self._log(WARNING, f"{server.name}[{server.pid}]: killed: the listener ends")
-            server.kill()
+            server.end("its listener was told to end")
         while self._servers:
             os.waitid(os.P_PID, next(iter(self._servers)), os.WEXITED | os.WNOWAIT)
             while self._bury():

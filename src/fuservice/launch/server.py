@@ -153,9 +153,9 @@ class Server:
             self._supervision.close()
             self._supervision = None
 
-    def end(self) -> None:
-        """End it, because we were told to end."""
-        self.why = self.why or "its supervisor was told to end"
+    def end(self, why: str) -> None:
+        """End it at once, for the reason *why*."""
+        self.why = self.why or why
         self.kill()
 
     def kill(self) -> None:

@@ -74,7 +74,7 @@ def _serve(
     if device is not None:
         server.watch(Fd(device))
     for number in _SIGNALS:
-        signal.signal(number, lambda _number, _frame: server.end())
+        signal.signal(number, lambda _number, _frame: server.end("its supervisor was told to end"))
     with Fd(os.pidfd_open(pid)) as pidfd:
         loop.watch(pidfd.fileno(), lambda: ended.append(True), order=1)
         while not ended:
