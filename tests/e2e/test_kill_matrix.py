@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("root", "fuse", "e2fsprogs", "installed")
 
 HANGS = 5.0  # seconds after which a stat(2) counts as hanging, and a mount point as lost
+#: Reads past the page cache: what is in there can be read when there is no server any more.
+ENDLESS = 'while dd if="$0/big" of=/dev/null bs=1M iflag=direct; do :; done; exit 1'
 VICTIMS = ("server", "warm", "listener")
 #: State → the packet at which the victim is killed; None: no conversation, but a mount, idle or being read.
 STATES: dict[str, int | None] = {
@@ -138,8 +140,7 @@ def in_conversation(listener: Listener, victim: str, step: int, image: Path, poi
 def once_mounted(listener: Listener, victim: str, image: Path, point: Path, *, reading: bool) -> str:
     """Kill *victim* while the mount is there, and perhaps read; return how the mount looks then."""
     subprocess.run(command(image, point, listener.sockets), check=True, capture_output=True)
-    endless = 'while cat "$0/big" >/dev/null; do :; done; exit 1'
-    reader = subprocess.Popen(["sh", "-c", endless, point], stderr=subprocess.DEVNULL, process_group=0)
+    reader = subprocess.Popen(["sh", "-c", ENDLESS, point], stderr=subprocess.DEVNULL, process_group=0)
     try:
         if not reading:
             end(reader)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.conftest import Units
 from tests.e2e.middle import Middle
-from tests.e2e.test_kill_matrix import HANGS, STATES, command, end, looks
+from tests.e2e.test_kill_matrix import ENDLESS, HANGS, STATES, command, end, looks
 from tests.e2e.test_kill_matrix import image as image
 from tests.support.mounts import detach_all, mounted
 from tests.support.waiting import wait_until
@@ -69,8 +69,7 @@ class Killed:
     def once_mounted(self, image: Path, point: Path, *, reading: bool) -> str:
         """Kill it while the mount is there, and perhaps read; return how the mount looks then."""
         subprocess.run(command(image, point, self.units.sockets), check=True, capture_output=True)
-        endless = 'while cat "$0/big" >/dev/null; do :; done; exit 1'
-        reader = subprocess.Popen(["sh", "-c", endless, point], stderr=subprocess.DEVNULL, process_group=0)
+        reader = subprocess.Popen(["sh", "-c", ENDLESS, point], stderr=subprocess.DEVNULL, process_group=0)
         try:
             if not reading:
                 end(reader)
