@@ -13,12 +13,12 @@ import pytest
 
 from fuservice.drivers.memtree import Memtree
 from fuservice.errors import RemoteProtocolError
-from fuservice.fuse import crew
+from fuservice.fuse import abi, crew
 from fuservice.fuse.abi import Op
 from fuservice.fuse.budget import RATIO_FROM, Budgets
 from fuservice.fuse.watch import Watch
 from fuservice.linux import threads
-from tests.fuse.fakekernel import Kernel, Reply, read_body, request
+from tests.fuse.fakekernel import Kernel, Reply, init_body, read_body, request
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -127,6 +127,13 @@ def test_whoever_waits_keeps_nobody(cannot_say: bool) -> None:  # noqa: FBT001
 
         kernel.serve(script)
         assert (disk.most, disk.destroyed_amid) == (1, 0)
+
+
+@pytest.mark.parametrize(("spare", "background"), [(0, 0), (2, 1), (8, 6)])
+def test_what_is_read_ahead_leaves_threads_for_names(spare: int, background: int) -> None:
+    with Desks(Memtree({}), spare=[helper] * spare, init=False) as kernel:
+        reply = abi.INIT_OUT.unpack(kernel.ask(Op.INIT, 0, init_body()).body)
+        assert reply[4:6] == (background, background)  # max_background, congestion_threshold
 
 
 @both

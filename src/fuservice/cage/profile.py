@@ -51,7 +51,7 @@ CONVERSE: Final[Mapping[str, Sequence[Check]]] = {
 #: (linux/futex.h), whatever the flags FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME say.
 THREADS: Final[Mapping[str, Sequence[Check]]] = {"futex": ((1, _WHOLE & ~0x180, (0, 1, 9)),)}
 #: So many threads a server may have beside the main one: a control group's limit is the same for all drivers.
-MOST_THREADS: Final = 4
+MOST_THREADS: Final = 8
 
 
 class Profile:

@@ -113,12 +113,15 @@ class InitRequest:
             self.flags |= abi.INIT_IN_EXT.unpack_from(request, BODY)[4] << 32
 
 
-def init_reply(offer: InitRequest, wanted: int, max_write: int, max_pages: int) -> bytes:
-    """Return our half of the negotiation: the flags of *wanted* that were offered, times exact to the nanosecond."""
+def init_reply(offer: InitRequest, wanted: int, max_write: int, max_pages: int, background: int) -> bytes:
+    """Return our half of the negotiation: the flags of *wanted* that were offered, times exact to the nanosecond.
+
+    *background*: so many reads ahead the kernel may have sent at a time (0: as it likes); beyond, it reads less ahead.
+    """
     flags = wanted & offer.flags
     return abi.INIT_OUT.pack(
         abi.KERNEL_VERSION, min(offer.minor, abi.KERNEL_MINOR_VERSION), offer.max_readahead, flags & U32,
-        0, 0, max_write, 1, max_pages, 0, flags >> 32, 0, 0, bytes(22),
+        background, background, max_write, 1, max_pages, 0, flags >> 32, 0, 0, bytes(22),
     )  # fmt: skip
 
 

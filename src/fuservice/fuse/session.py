@@ -126,7 +126,9 @@ class Session:
             )
         self._begin(min(offer.minor, abi.KERNEL_MINOR_VERSION))
         wanted = WANTED | (Init.CACHE_SYMLINKS if self._desks[0].operations.immutable else 0)
-        return codec.init_reply(offer, wanted, MAX_WRITE, MAX_READ // os.sysconf("SC_PAGE_SIZE"))
+        # What is read ahead from a dead disk must not take all threads: two are left for whoever asks for names.
+        background = max(1, len(self._desks) - 2) if self._spare else 0
+        return codec.init_reply(offer, wanted, MAX_WRITE, MAX_READ // os.sysconf("SC_PAGE_SIZE"), background)
 
     def _begin(self, minor: int) -> None:
         """Serve requests of that minor version from now on."""

@@ -24,9 +24,7 @@ class Ext4(Driver):
     restartable = True
     image = ImageArgument(is_source=True)
     syscalls = ("preadv", "preadv2", "lseek")  # lseek(2) for the size of a device; Python says preadv2(2)
-    threads = (
-        4  # with the main one, three more reads may wait for the disk while others are served; one looks after them
-    )
+    threads = 8  # seven reads may wait for the disk while others are served; one thread looks after them
     # The first look-up reads a directory of up to 64 MiB, block by block: minutes on a slow disk. Each step is bounded besides.
     limits = {"time": 120_000}  # noqa: RUF012  # the base class says ClassVar
     options = {  # noqa: RUF012  # the base class says ClassVar
