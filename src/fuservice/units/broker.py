@@ -1,8 +1,8 @@
 """fuserviced.socket and fuserviced.service: the broker, which mounts for users (``broker/``).
 
 No directive may be among them for which systemd makes a mount namespace: what the broker mounts there, nobody else would see.
-So there is no ProtectSystem=, PrivateTmp=, ProtectProc=, no protected kernel tunables, logs, modules and control groups, and no
-PrivateNetwork= (from 254 on, a mount namespace comes with it). The broker builds the rest within (``broker/walls.py``).
+So there is no ProtectSystem=, PrivateTmp=, ProtectProc=, and there are no protected kernel tunables, logs, modules and control
+groups. The broker builds the rest within (``broker/walls.py``).
 """
 
 from __future__ import annotations
@@ -26,14 +26,18 @@ _HARDENING: Final = (
     Directive("No program gains rights.", "NoNewPrivileges", "yes"),
     Directive("No file with a set-user-ID or set-group-ID bit can be made.", "RestrictSUIDSGID", "yes"),
     Directive("Callers connect by a path: there are no other sockets.", "RestrictAddressFamilies", "AF_UNIX"),
-    Directive("And no packet would leave.", "IPAddressDeny", "any"),
+    Directive("And no packet would leave …", "IPAddressDeny", "any"),
+    Directive("… from no network but a loopback interface that is down.", "PrivateNetwork", "yes"),
+    Directive("That brings no mount namespace, as it would from version 254 on: what is mounted must be seen.",
+              "PrivateMounts", "no"),
     Directive("No device can be opened but the harmless ones: the callers open the fuse device.", "DevicePolicy", "closed"),
     Directive("It mounts where it is, and nowhere else: no namespaces, neither new ones nor others'.", "RestrictNamespaces", "yes"),
     Directive("Only this machine's own system calls.", "SystemCallArchitectures", "native"),
     Directive("No call that a broker has nothing to do with. Within, it goes on to allow a few dozen, in few forms. (A list of the "
               "allowed would have to name statmount, which systemd 252 does not know.)",
               "SystemCallFilter", "~@aio @chown @clock @cpu-emulation @debug @keyring @module @obsolete @raw-io @reboot @swap "
-              "chroot fspick mount mount_setattr open_tree pivot_root ptrace bpf userfaultfd perf_event_open"),
+              "acct bpf chroot fanotify_init fspick kill mount mount_setattr open_by_handle_at open_tree perf_event_open pivot_root "
+              "ptrace quotactl setdomainname sethostname tkill userfaultfd vhangup"),
     Directive("Python gets an error for what is refused while it starts.", "SystemCallErrorNumber", "EPERM"),
     Directive("No other kinds of execution domains.", "LockPersonality", "yes"),
     Directive("No memory that is written and executed.", "MemoryDenyWriteExecute", "yes"),
