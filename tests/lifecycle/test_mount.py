@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -32,7 +33,8 @@ def _with_receipts(yard: Yard) -> Iterator[Yard]:
     yield yard
     for path in MEDIA.glob("*"):
         detach_all(path)
-        path.rmdir()
+        with contextlib.suppress(FileNotFoundError):  # a guard has done it
+            path.rmdir()
     for path in RECEIPTS.glob("*"):
         path.unlink()
 
@@ -194,7 +196,7 @@ def test_what_nobody_serves_is_named_with_the_way_out(yard: Yard, content: bytes
     (("/dev/null",), 1, "/dev/null: is a character device"), (("/proc/self/status",), 1, "lies on proc"), ((".",), 1, ".: is a directory"),
     (("-t", "nosuch", "image"), 2, "no driver for type nosuch"), (("-t", "a/b", "image"), 64, "cannot contain path separators"),
     (("--rw", "image"), 1, "the driver for ext4 only reads: leave --rw (or -o rw) out"),
-    (("-o", "rw", "image"), 1, "the driver for ext4 only reads"), (("--direct", "-o", "nosuch", "image"), 1, "unknown option"), (("-o", "nosuch", "image"), 1, "the log of /run/filesystems/ext4 says why"),
+    (("-o", "rw", "image"), 1, "the driver for ext4 only reads"), (("--direct", "-o", "nosuch", "image"), 1, "unknown option"), (("-o", "nosuch", "image"), 1, "image: its server cannot serve it: see the log of `fuservice listen' (process "),
     (("-o", "offset=x", "image"), 64, "option offset=x: expected a number of bytes"), (("--timeout=0", "image"), 64, "expected seconds"),
     (("--via=nosuch", "image"), 64, "expected one of root, fusermount3"), (("--name=a/b", "image"), 64, "expected a name for a directory"),
     (("image", "image", "mnt"), 64, "mnt: is one directory, for 2 sources"), (("--name=x", "image", "mnt"), 64, "without a mount point"),

@@ -15,7 +15,7 @@ from tests.support import kernel
 from tests.support.capabilities import PROGRAMS
 from tests.support.mounts import Mount, detach_all, mounts_at_or_below
 from tests.support.processes import Program, servers
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, without_signs_of_life
 from tests.support.words import plain
 
 PLACE = Path("/run/yard")  # not below pytest's directories: ordinary users cannot enter those
@@ -53,7 +53,7 @@ class Yard:
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False, umask=umask, cwd=PLACE,
             process_group=0,
         )  # fmt: skip
-        return Ended(done.returncode, os.fsdecode(done.stdout), plain(os.fsdecode(done.stderr)))
+        return Ended(done.returncode, os.fsdecode(done.stdout), plain(without_signs_of_life(os.fsdecode(done.stderr))))
 
     def mount(self, point: Path, *words: str | Path, fstype: str = "memtree", uid: int = 0, umask: int = 0o22) -> Ended:
         """Run the mount helper for *point*."""

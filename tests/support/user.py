@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.support import kernel
 from tests.support.capabilities import PROGRAMS, REPOSITORY
 from tests.support.mounts import Mount, detach_all, mounts
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, without_signs_of_life
 
 if TYPE_CHECKING:
     from tests.support.compare import Facts
@@ -72,7 +72,7 @@ class User:
             self.command(*words, extra=extra), input=os.fsencode(text), capture_output=True, timeout=PATIENCE, check=False,
             process_group=0,
         )  # fmt: skip
-        return Ended(done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))
+        return Ended(done.returncode, os.fsdecode(done.stdout), without_signs_of_life(os.fsdecode(done.stderr)))
 
     def start(self, *words: str | Path) -> subprocess.Popen[str]:
         """Start a program, which the caller ends; all of its standard streams are pipes."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fuservice.helper.mountpoint import MountPoint
     from fuservice.linux.fds import Fd
 
-_NO_REASON: Final = "fuse server failed mount"
+_NO_REASON: Final = "fuse server failed mount, check dmesg/logs for details"
 _LABEL: Final = re.compile(r"^[\w.+-]+\[\d+\]: ")  # which server a line of a log is of
 #: What a mount is unless something else was typed (nosuid and nodev are the helper's own).
 DEFAULTS: Final = "ro,noexec,nosymfollow"
@@ -93,14 +93,12 @@ class Attempt:
         """Return *error* with what our server has said of the image in the place of the protocol's words, which are none about it."""
         if not str(error).startswith(_NO_REASON):
             return error
-        if not self._complaints:
-            if not self._facts.get("socket"):
-                return error  # systemd has the log, and was asked
-            return ImageError(
-                f"{self.source}: its server cannot serve it: the log of {self._facts.get('socket')} says why, and so does --direct"
-            )
-        *self._complaints, reason = self._complaints
-        return ImageError(f"{self.source}: {_LABEL.sub('', reason)}")
+        if self._complaints:
+            *self._complaints, reason = self._complaints
+            return ImageError(f"{self.source}: {_LABEL.sub('', reason)}")
+        reason = str(error).removeprefix(_NO_REASON).lstrip(".:, ")
+        reason = reason or f"the log of {self._facts.get('socket')} says why, and so does --direct"
+        return ImageError(f"{self.source}: its server cannot serve it: {reason}")
 
     def complaints(self) -> list[str]:
         """Return what was complained of on the way."""

@@ -24,6 +24,7 @@ from fuservice.errors import (
     ImageError,
     NoServiceError,
     PolicyError,
+    RemoteProtocolError,
     SystemCallError,
     UsageError,
     printable,
@@ -212,21 +213,11 @@ def _serve(attempt: Attempt, kind: str) -> None:
     """Have a service that listens, or a server of our own, serve the mount."""
     typed = attempt.typed
     socket = None if typed.direct or typed.transient or typed.restart else runtime.listening(kind)
-    if socket is not None:
-        try:
-            attempt.served_by(socket)
-            request = _request(attempt, kind, f"--socket-dir={os.path.dirname(socket)}")  # noqa: PTH120
-            mount(request, attempt.complain, attach=attempt.attach)
-        except NoServiceError:
-            if kind not in catalog.DRIVERS:
-                raise
-            attempt.tell("nobody listens there any more")
-        else:
-            attempt.succeeded()
-            return
+    if socket is not None and _ask(attempt, kind, socket):
+        return
     if kind not in catalog.DRIVERS:
         raise NoServiceError(f"{attempt.source}: no driver for type {kind}: there are {', '.join(catalog.DRIVERS)}, and nobody listens at {SOCKET_DIRECTORY}/{kind}")  # fmt: skip
-    if attempt.typed.transient:
+    if typed.transient:
         from fuservice.cli.transient import mount_transiently
 
         attempt.served_by_systemd()
@@ -238,16 +229,29 @@ def _serve(attempt: Attempt, kind: str) -> None:
     if typed.restart:
         restarts.check(attempt.source, kind)
     attempt.served_by(None)
-    request = _request(attempt, kind, "--direct")
     mount_directly(
-        request,
-        attempt.complain,
-        attempt.attach,
-        attempt.succeeded,
-        attempt.backend,
-        attempt.keep(),
-        restart=attempt.typed.restart,
-    )
+        _request(attempt, kind, "--direct"), attempt.complain, attempt.attach, attempt.succeeded, attempt.backend, attempt.keep(),
+        restart=typed.restart,
+    )  # fmt: skip
+
+
+def _ask(attempt: Attempt, kind: str, socket: str) -> bool:
+    """Have the service at *socket* serve the mount; return False where nobody listens, and we can."""
+    attempt.served_by(socket)
+    request = _request(attempt, kind, f"--socket-dir={os.path.dirname(socket)}")  # noqa: PTH120
+    try:
+        mount(request, attempt.complain, attach=attempt.attach)
+    except NoServiceError:
+        if kind not in catalog.DRIVERS:
+            raise
+        attempt.tell("nobody listens there any more")
+        return False
+    except RemoteProtocolError as error:
+        from fuservice.cli.postmortem import explain
+
+        raise explain(error, socket) from None
+    attempt.succeeded()
+    return True
 
 
 def _serve_privately(attempt: Attempt, kind: str) -> None:
