@@ -51,11 +51,12 @@ def alice(_alice: None, machine: Machine) -> As:
 
 
 @pytest.fixture
-def installed(alice: As) -> Iterator[As]:
+def installed(alice: As, machine: Machine) -> Iterator[As]:
     """The same, with units installed for ext4."""
     alice("fuservice", "units", "install", "--user", "ext4")
     yield alice
     alice("fuservice", "units", "remove", "--user")
+    assert machine.becomes(lambda: not known(alice)), known(alice)
 
 
 def known(alice: As) -> list[str]:

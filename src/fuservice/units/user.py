@@ -63,6 +63,7 @@ def tidy_service(program: Program, version: int) -> str:
                 Directive("It ends when it has done that.", "Type", "oneshot"),
                 Directive("Python finds the program itself: no script in between.", "ExecStart", program.tidied()),
                 Directive("In the journal it is found by name.", "SyslogIdentifier", "fuservice-tidy"),
+                *_group(),
             ],
         },
         f"{TIDY}: made by `fuservice units --user'.", version,
@@ -97,5 +98,5 @@ def _unit(name: str) -> Iterator[Directive]:
 
 def _group() -> Iterator[Directive]:
     yield Directive(
-        "The slice that a template has by itself would stay when all its servers are gone.", "Slice", "app.slice"
+        "The slice that a template has by itself would stay when all its services are gone.", "Slice", "app.slice"
     )
