@@ -94,6 +94,40 @@ def test_more_links_than_can_be_counted(image: Path) -> None:
     assert [ours[b"/directory-%d" % at]["nlink"] for at in (1, 2)] == [1, 65_000]
 
 
+@pytest.mark.parametrize(
+    "options",
+    ["-t ext4 -b 1024 -O ^extent,^64bit", "-t ext3 -b 1024", "-t ext4 -b 4096 -I 512 -O inline_data,^extent,^64bit"],
+)
+def test_the_flag_of_inline_data_without_a_place_for_them(options: str, tmp_path: Path) -> None:
+    """It says nothing then: the data are in blocks."""
+    small_tree(tmp_path / "tree")
+    image = mke2fs(tmp_path / "image", options, 8 * MIB, "-d", os.fspath(tmp_path / "tree"))
+    debugfs(image, *(f"sif /{name} flags 0x10000000" for name in ("file", "sparse", "slow", "directory-5")))
+    view = compared(image)[0]
+    assert view[b"/file"]["data"] != view[b"/sparse"]["data"]
+    assert view[b"/directory-5"]["names"]
+
+
+@pytest.mark.parametrize("size", [1024, 1025, 4097, 1 << 31, (1 << 63) - 1])
+def test_links_that_say_they_are_longer_than_their_block(image: Path, size: int) -> None:
+    debugfs(image, f"sif /slow size {size}")
+    assert len(bytes(compared_with_errors(image)[0][b"/slow"]["link"])) == 120  # type: ignore[call-overload]
+
+
+def test_a_link_with_a_large_attribute(tmp_path: Path) -> None:
+    """ea_inode: what others hold is counted among its blocks, and yet its target is in the inode."""
+    image = mke2fs(tmp_path / "image", "-t ext4 -b 4096 -O ea_inode", 16 * MIB)
+    (tmp_path / "rw").mkdir()
+    with loop_mounted(image, tmp_path / "rw", options="rw,loop") as point:
+        for length in (1, 59, 60, 300):
+            (point / f"link-{length}").symlink_to("t" * length)
+            os.setxattr(point / f"link-{length}", "trusted.large", bytes(20_000), follow_symlinks=False)
+    view = compared(image)[0]
+    assert errors(view) == []
+    assert [len(bytes(view[b"/link-%d" % length]["link"])) for length in (1, 59, 60, 300)] == [1, 59, 60, 300]  # type: ignore[call-overload]
+    assert view[b"/link-1"]["blocks"]
+
+
 def test_lost_and_found_as_it_is(image: Path) -> None:
     """It is a directory like any other: it may be away, or a file."""
     debugfs(image, "rmdir /lost+found", "write /dev/null /lost+found")

@@ -1,7 +1,6 @@
 """Data inside the inode: the 60 bytes of ``i_block``, continued by the value of the attribute ``system.data``.
 
-Without that attribute in the inode's body the flag says nothing (the kernel takes such an inode for one with blocks; here
-it is damage). Source: the kernel's Documentation/filesystems/ext4/inlinedata.rst.
+Without that attribute in the inode's body the flag says nothing: such an inode is one with blocks, as for the kernel. Source: the kernel's Documentation/filesystems/ext4/inlinedata.rst.
 """
 
 from __future__ import annotations
@@ -15,6 +14,15 @@ if TYPE_CHECKING:
 
 #: The name under index "system." that continues i_block.
 NAME = b"data"
+
+
+def is_in(superblock_features: int, inode: Inode, raw: bytes) -> bool:
+    """Say whether the data of *inode* are in its body *raw*; also where that is damaged, which its reader will be told."""
+    try:
+        area = xattrs.body_area(superblock_features, inode, raw)
+    except OSError:
+        return True
+    return xattrs.find_slot(area, xattrs.SYSTEM, NAME) is not None
 
 
 def continuation(superblock_features: int, inode: Inode, raw: bytes) -> bytes:

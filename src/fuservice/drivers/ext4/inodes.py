@@ -63,6 +63,7 @@ class Inode:
         "file_acl",
         "flags",
         "generation",
+        "inline",
         "ino",
         "kind",
         "plain",
@@ -86,17 +87,18 @@ class Inode:
         self.ino, self.attr, self.flags, self.blocks = ino, attr, flags, blocks
         self.kind, self.size = stat.S_IFMT(attr.mode), attr.size
         self.extra, self.file_acl, self.generation = extra, file_acl, generation
-        self.plain = self.kind == stat.S_IFREG and not flags & (
-            INLINE_DATA_FL | ENCRYPT_FL | VERITY_FL
-        )  # a file with blocks, readable
+        # The data are in the inode itself: what the flag says counts only where there is a place for them.
+        self.inline = bool(flags & INLINE_DATA_FL) and xattrs
+        # A file with blocks, readable.
+        self.plain = self.kind == stat.S_IFREG and not self.inline and not flags & (ENCRYPT_FL | VERITY_FL)
         self.xattrs = xattrs  # the inode's own body has an area of extended attributes
         self.run: tuple[int, int, int] = (0, 0, 0)
         self.entry: Entry | None = None
 
-    @property
-    def inline(self) -> bool:
-        """Say whether the data are in the inode itself."""
-        return bool(self.flags & INLINE_DATA_FL)
+    def has_blocks(self) -> None:
+        """Take the data not to be in the inode, whatever the flag says."""
+        self.inline = False
+        self.plain = self.kind == stat.S_IFREG and not self.flags & (ENCRYPT_FL | VERITY_FL)
 
 
 def parse_inode(superblock: Superblock, ino: int, raw: bytes, *, unlinked: bool = False) -> Inode:

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from fuservice.drivers.ext4 import inodes
+from fuservice.drivers.ext4 import features, inodes
 from fuservice.drivers.ext4.damage import damaged
 from fuservice.drivers.ext4.data import read_all
 from fuservice.drivers.ext4.nokey import shown
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 def is_fast(volume: Volume, inode: Inode) -> bool:
     """Say whether the target is in ``i_block``."""
-    if inode.flags & inodes.EA_INODE_FL:
-        return 0 < inode.size < len(inode.blocks)
     superblock = volume.superblock
+    if superblock.incompat & features.EA_INODE:  # values in other inodes are counted among the blocks: the size tells
+        return 0 < inode.size < len(inode.blocks)
     shared = 1 << superblock.shift + superblock.cluster_ratio_bits - 9 if inode.file_acl else 0
     return inode.attr.blocks == shared
 
@@ -41,10 +41,10 @@ def target(volume: Volume, inode: Inode) -> bytes:
         if inode.size >= len(inode.blocks):
             raise damaged(f"inode {inode.ino}: a link of {inode.size} bytes without a block")
         whole = inode.blocks[: inode.size]
-    elif inode.size > block_size:
-        raise damaged(f"inode {inode.ino}: a link of {inode.size} bytes in a block of {block_size}")
     else:
         whole = read_all(volume.metadata, inode, block_size)
+        if not inode.flags & inodes.ENCRYPT_FL:
+            whole = whole[: block_size - 1]  # where the kernel puts its NUL, however long the link says it is
     if inode.flags & inodes.ENCRYPT_FL:
         length = int.from_bytes(whole[:2], "little")
         if length + 2 > len(whole):

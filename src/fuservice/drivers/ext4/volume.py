@@ -145,6 +145,8 @@ class Volume:
         if checksums and not remade and not checksums.inode(ino, raw):
             raise wrong_checksum(f"inode {ino} in block {self._place(ino)[0]}")
         inode = parse_inode(self.superblock, ino, raw, unlinked=unlinked)
+        if inode.inline and not inline.is_in(self.superblock.incompat, inode, raw):
+            inode.has_blocks()
         if inode.inline and inode.kind == stat.S_IFREG:
             # stat(2) counts a sector per 512 bytes of inline data, lest programs take the file for a hole
             inode.attr.blocks += inode.size + 511 >> 9
