@@ -246,6 +246,13 @@ def test_links_that_cannot_be(fresh: Fresh) -> None:
     assert broken(image) == ["b'/fast': link: EIO", "b'/slow': link: EIO"]
 
 
+def test_a_directory_that_ends_within_a_block(fresh: Fresh) -> None:
+    """Its names are shown, and it is told that there may be more."""
+    image = fresh("ext2")
+    debugfs(image, "sif /directory-2/inner size 100")
+    assert broken(image) == ["b'/directory-2/inner': listing: EIO"]
+
+
 def test_an_inode_of_no_kind(fresh: Fresh) -> None:
     image = fresh("ext4")
     debugfs(image, "sif /fifo mode 0", "sif /slow links_count 0", "sif /directory-4/inner flags 0x40000000")

@@ -265,6 +265,8 @@ class Directories:
         """Yield up to *at_once* consecutive blocks at a time, from logical block *first*: the first's number, the bytes."""
         metadata, superblock = self._volume.metadata, self._volume.superblock
         below = inode.size + superblock.block_size - 1 >> superblock.shift
+        if inode.size & superblock.block_size - 1:  # the kernel leaves out the names behind it, without a word
+            self._complain(inode, f"its size of {inode.size} bytes is no number of blocks")
         if below > superblock.blocks_count:
             self._complain(inode, f"it would have {below} blocks, more than the filesystem")
             below = superblock.blocks_count
