@@ -87,6 +87,11 @@ def dropped_in(
         machine.run("systemctl", "daemon-reload")
 
 
+def systemd_version(machine: Machine) -> int:
+    """Return the version of the systemd that runs *machine*."""
+    return int(machine.run("systemctl", "--version").stdout.split()[1])
+
+
 def mounts(machine: Machine) -> list[str]:
     """Return where filesystems are mounted whose servers are processes."""
     lines = (line.split() for line in (machine.root / "proc/1/mounts").read_text().splitlines())

@@ -89,7 +89,7 @@ def test_from_one_helper_to_nothing_left(clean: Machine) -> None:
 
 def test_a_dead_one_is_detached_as_that_of_a_template(clean: Machine) -> None:
     assert helper(clean) == (0, "")
-    clean.run("systemctl", "kill", "--signal=KILL", *units(clean))
+    clean.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", *units(clean))
     assert clean.becomes(lambda: not mounts(clean))
     assert clean.becomes(lambda: not units(clean))
 

@@ -115,12 +115,13 @@ def _status(options: argparse.Namespace) -> None:
 
 def _word(options: argparse.Namespace, name: str, socket_unit: str, service_unit: str) -> str:
     """Return what there is to say of two units that serve *name*, the first of which is there."""
-    directory, files = _directory(options), _files(options)
+    directory = _directory(options)
     paths = {one: directory / one for one in (socket_unit, service_unit)}
     missing = [one for one, path in paths.items() if not path.exists()]
-    other = [
-        one for one, path in paths.items() if one not in missing and path.read_text(encoding="utf-8") != files[one]
-    ]
+    # A package's may be for an older systemd than runs here.
+    good = [_files(options, version) for version in range(systemd.OLDEST, systemd.version() + 1)]
+    texts = {one: path.read_text(encoding="utf-8") for one, path in paths.items() if one not in missing}
+    other = [one for one, text in texts.items() if text not in [files[one] for files in good]]
     words = [f"installed in {directory}"]
     if missing or other:
         what = [*(f"{one} is missing" for one in missing), *(f"{one} is not what this version makes" for one in other)]
@@ -139,11 +140,11 @@ def _word(options: argparse.Namespace, name: str, socket_unit: str, service_unit
     return "; ".join(words)
 
 
-def _files(options: argparse.Namespace) -> dict[str, str]:
-    """Return name → text of each unit."""
+def _files(options: argparse.Namespace, version: int | None = None) -> dict[str, str]:
+    """Return name → text of each unit, for the systemd that is here, or *version*."""
     from fuservice.cli.unit import profile  # and with it what drivers are made of
 
-    program, version = systemd.program(options.prefix), systemd.version()
+    program, version = systemd.program(options.prefix), version or systemd.version()
     if options.broker:
         return {broker.SOCKET: broker.socket(wire.SOCKET, version), broker.SERVICE: broker.service(program, version)}
     files = {TIDY: tidy_service(program, version)} if options.user else {ROOT_UNIT: root(version)}
