@@ -155,7 +155,7 @@ def test_what_the_broker_refuses_is_told_in_its_words(user: User, image: Image) 
 
 def test_what_is_not_mounted_is_told(user: User) -> None:
     assert "nothing is mounted there" in unmount(user, user.make("mnt"))
-    assert "No such file or directory" in unmount(user, Path("/nonexistent/mnt"))
+    assert unmount(user, Path("/nonexistent/mnt")).endswith("RefusalError: /nonexistent/mnt: No such file or directory")
 
 
 def test_where_no_broker_listens(without: User) -> None:
@@ -193,3 +193,9 @@ def test_a_server_that_hangs_does_not_hang_the_unmounting(user: User, image: Ima
     signal_all(user, "CONT", "ext4")
     reader.communicate("")
     wait_until(lambda: not user.processes(), "the end of the server")
+
+
+def test_a_user_in_a_namespace_of_their_own_is_told_so(user: User) -> None:
+    code = DETACH.replace("detach(sys.argv[1], lazy='l' in sys.argv)", "unmount(1)")
+    ended = user.run("unshare", "-Ur", PROGRAMS / "python", "-c", code)
+    assert ended.stderr.rstrip().endswith("RefusalError: the broker: you are in another user namespace than the broker")

@@ -70,7 +70,11 @@ class Broker(Backend):
         return mount
 
     def detach(self, mount_point: str, *, lazy: bool) -> None:
-        with Fd(os.open(mount_point, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)) as root:
+        try:
+            root = Fd(os.open(mount_point, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
+        except OSError as error:
+            raise RefusalError.of(mount_point, error) from None
+        with root:
             here = statx.mount_id(root.fileno())
             if not any((m.mount_id, m.mount_point) == (here, mount_point) for m in mountinfo.mounts()):
                 raise RefusalError(errno.EINVAL, f"{mount_point}: nothing is mounted there")
@@ -94,7 +98,8 @@ class Broker(Backend):
         try:
             with FdSeqPacket.connect(self._path, CONNECT) as connection:
                 connection.deadline = time.monotonic() + ANSWER
-                connection.send_with_fds(packet, fds)
+                with suppress(BrokenPipeError):  # it has hung up: perhaps not without a word
+                    connection.send_with_fds(packet, fds)
                 answer = _receive(connection)
                 if isinstance(answer, wire.Challenge) and place is not None:
                     answer = _prove(connection, place, answer.word)
