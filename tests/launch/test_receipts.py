@@ -31,7 +31,8 @@ def test_what_was_written_is_read_and_is_its_owners_alone(place: Path) -> None:
     assert second["source"] == "b.img" and isinstance(second["began"], float)
     assert sorted(os.listdir(place)) == ["1.json", "2.json"]
     assert stat.S_IMODE((place / "1.json").stat().st_mode) == 0o600
-    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (place, place.parent, place.parent.parent)]
+    assert modes == [0o700, 0o755, 0o755]
     os.umask(0o022)
 
 

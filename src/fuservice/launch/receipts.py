@@ -163,10 +163,25 @@ def _prepare(where: str) -> None:
     """Make the directory *where*; OSError where there can be none, or others could write into it."""
     if not where:
         raise FileNotFoundError(where)
-    os.makedirs(where, mode=0o700, exist_ok=True)  # noqa: PTH103
+    _make(where)
     status = os.stat(where)  # noqa: PTH116
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise PermissionError(where)
+
+
+def _make(where: str) -> None:
+    """Make the directory *where*, and those above it: none that others may write to, as makedirs() would with the umask 0."""
+    if not os.path.isdir(where):  # noqa: PTH112
+        _make_above(os.path.dirname(where))  # noqa: PTH120
+        with suppress(FileExistsError):
+            os.mkdir(where, 0o700)  # noqa: PTH102
+
+
+def _make_above(path: str) -> None:
+    if not os.path.isdir(path):  # noqa: PTH112
+        _make_above(os.path.dirname(path))  # noqa: PTH120
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o755)  # noqa: PTH102
 
 
 def _numbers(where: str) -> list[int]:
