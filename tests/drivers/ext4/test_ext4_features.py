@@ -108,6 +108,14 @@ def test_the_flag_of_inline_data_without_a_place_for_them(options: str, tmp_path
     assert view[b"/directory-5"]["names"]
 
 
+def test_a_small_directory_that_says_it_is_large(tmp_path: Path) -> None:
+    """What it has in the inode is found, whatever its size."""
+    small_tree(tmp_path / "tree")
+    image = mke2fs(tmp_path / "image", "-t ext4 -I 512 -O inline_data", 8 * MIB, "-d", os.fspath(tmp_path / "tree"))
+    debugfs(image, "sif /directory-1 size 0xffffffff")
+    assert b"/directory-1/inner" in compared_with_errors(image)[0]
+
+
 @pytest.mark.parametrize("size", [1024, 1025, 4097, 1 << 31, (1 << 63) - 1])
 def test_links_that_say_they_are_longer_than_their_block(image: Path, size: int) -> None:
     debugfs(image, f"sif /slow size {size}")

@@ -297,10 +297,10 @@ class Directories:
 
     def _remember(self, inode: Inode) -> dict[bytes, int]:
         """Return the names of a directory (or the mark that they are too many), from now on in the cache."""
-        if inode.size > 4 * self._limit:  # four times: it may be almost empty
-            names = _TOO_MANY
-        elif inode.inline:
+        if inode.inline:
             names = {name: ino for _behind, ino, _kind, name in self._found(inode, self._inline(inode))}
+        elif inode.size > 4 * self._limit:  # four times: it may be almost empty
+            names = _TOO_MANY
         else:
             names = self._collect(inode)
         if names is not _TOO_MANY:
