@@ -93,7 +93,7 @@ def _mount_and_run(
     except (FuserviceError, OSError) as error:
         return _give_up(service, error)
     if line.auto_unmount:
-        log("auto_unmount has no effect: `fuservice umount' removes the mount of a server that died")
+        log("auto_unmount has no effect: the mount of a server that died is detached anyway, or by `fuservice umount'")
     with device:
         session = _session(device, filesystem, budgets, line, owner)
         try:
