@@ -143,7 +143,12 @@ def _shown(mount_point: MountPoint) -> Fd:
 
 
 def _receive(connection: FdSeqPacket) -> wire.Answer | wire.Challenge:
-    packet = connection.receive(wire.LARGEST)
+    try:
+        packet = connection.receive(wire.LARGEST)
+    except (
+        ConnectionResetError
+    ):  # it has hung up with words of ours unread; the kernel tells that first, and its own words then
+        packet = connection.receive(wire.LARGEST)
     if not packet:
         raise ConnectionResetError
     return wire.answer(packet)
