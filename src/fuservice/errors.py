@@ -26,6 +26,7 @@ EXIT_FAILURE = 1
 EXIT_NO_SERVICE = 2
 EXIT_USAGE = 64  # EX_USAGE, sysexits.h: the commands of fuservice(1)
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+EXIT_LEFT = 99  # of a unit's main process: its server died, and left a mount
 EXIT_BUG = 70  # EX_SOFTWARE: a server process ended by an exception that nobody foresaw
 # What shells and env(1) say of a command: it cannot be executed, it is not there, and a signal ended it.
 EXIT_NOT_EXECUTABLE = 126

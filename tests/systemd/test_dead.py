@@ -112,7 +112,7 @@ def test_what_is_not_dead_is_not_detached(mount: Mount, machine: Machine) -> Non
     point = mount()
     (unit,) = servers(machine)
     instance = unit.partition("@")[2].removesuffix(".service")
-    python = machine.run("systemctl", "cat", unit).stdout.partition("|| exec ")[2].split(" ")[0]
+    python = machine.run("systemctl", "cat", unit).stdout.partition("; exec ")[2].split(" ")[0]
     machine.run(python, "-I", "-m", "fuservice.cli.stopped", "ext4", instance)
     assert mounts(machine) == [point]
     machine.run("umount", point)

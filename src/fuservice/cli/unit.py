@@ -11,7 +11,7 @@ import sys
 
 from fuservice.cage.profile import Profile
 from fuservice.cli import contained, warm
-from fuservice.errors import EXIT_FAILURE, EXIT_OK, FuserviceError
+from fuservice.errors import EXIT_FAILURE, EXIT_LEFT, EXIT_OK, FuserviceError
 from fuservice.launch.child import Contained
 from fuservice.launch.single import serve_one
 from fuservice.launch.state import States
@@ -79,7 +79,9 @@ def serve(name: str, instance: str, what: Contained) -> int:
     prctl.set_dumpable(0)  # the server has our user
     inside = InUnit(what, instance)
     server = serve_one(name, connection, inside, without=(), facts={}, states=States(""), log=contained.Log())
-    return EXIT_FAILURE if server.why else EXIT_OK
+    if not server.why:
+        return EXIT_OK
+    return EXIT_LEFT if server.device else EXIT_FAILURE
 
 
 def main() -> int:

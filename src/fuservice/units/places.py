@@ -50,8 +50,8 @@ class Program:
 
     def stopped(self, name: str) -> str:
         """Return the command line that is executed, with all rights, after such a server that did not end well."""
-        ended_well = '[ "$EXIT_CODE$EXIT_STATUS" = exited0 ]'
-        return f"+:/bin/sh -c '{ended_well} || exec {self.python} -I -m fuservice.cli.stopped {name} %i'"
+        nothing_left = 'case "$EXIT_CODE$EXIT_STATUS" in exited[01]) exit;; esac'  # or each connection of a crowd would cost a Python
+        return f"+:/bin/sh -c '{nothing_left}; exec {self.python} -I -m fuservice.cli.stopped {name} %i'"
 
     def supervised(self, name: str) -> str:
         """Return the command line of the server of type *name* that has a process to look after it, and builds its cage itself."""
