@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -85,20 +87,27 @@ def test_without_a_command_it_is_the_shell(user: User, thing: Path, point: Path)
     assert user.run("fuservice", "run", thing, text="echo $FUSERVICE_MOUNT; exit 3\n") == (3, f"{point}\n", "")
 
 
+def read_until(terminal: io.FileIO, word: bytes) -> None:
+    """Read what is said until it has *word*."""
+    said = b""
+    while word not in said:
+        assert select.select([terminal], [], [], 30)[0], f"nothing more is said after {said!r}"
+        said += terminal.read(1000) or b""
+
+
 def test_ctrl_c_is_for_the_command(user: User, thing: Path, point: Path) -> None:
     """On a terminal, whose driver sends it to all that run in the foreground."""
     master, slave = pty.openpty()
-    script = "trap 'echo caught' INT; echo ready; read answer; ls $FUSERVICE_MOUNT | wc -l; exit 5"
+    # Not in one read: a shell that is told just before it reads hears of it afterwards.
+    waits = 'while [ -z "$caught" ]; do sleep 0.05; done; read answer'
+    script = f"trap 'echo caught; caught=1' INT; echo ready; {waits}; ls $FUSERVICE_MOUNT | wc -l; exit 5"
     words = user.command("setsid", "--ctty", "--wait", "fuservice", "run", thing, "--", "sh", "-c", script)
     with subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave) as started:
         os.close(slave)
-        with os.fdopen(master, "r+b", buffering=0) as terminal:
-            said = b""
-            while b"ready" not in said:
-                said += terminal.read(1000)
+        with io.FileIO(master, "r+") as terminal:
+            read_until(terminal, b"ready")
             terminal.write(b"\x03")
-            while b"caught" not in said:
-                said += terminal.read(1000)
+            read_until(terminal, b"caught")
             assert point.exists()
             terminal.write(b"\n")
             assert started.wait(20) == 5
