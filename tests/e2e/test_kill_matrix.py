@@ -220,3 +220,20 @@ def test_a_listener_follows_a_killed_one(listen: Callable[..., Listener], image:
         detach_all(mount_point)
         following.terminate()
         following.communicate(timeout=20)
+
+
+def test_a_stopped_listener_keeps_nobody_waiting(
+    listen: Callable[..., Listener], image: Path, mount_point: Path
+) -> None:
+    """It watches fuse devices without holding them, so a server's death ends the connection; the mount goes when it goes on."""
+    listener = listen("ext4")
+    subprocess.run(command(image, mount_point, listener.sockets), check=True, capture_output=True)
+    (server,) = listener.servers()
+    wait_until(lambda: "device" in (read(directory(), str(server)) or {}), "a record of where it is mounted")
+    os.kill(listener.program.pid, signal.SIGSTOP)
+    try:
+        kill(listener, "server")
+        assert looks(mount_point) == "dead"
+    finally:
+        os.kill(listener.program.pid, signal.SIGCONT)
+    gone(mount_point)
