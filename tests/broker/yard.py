@@ -128,8 +128,11 @@ class Yard:
 
     def open_in_broker(self) -> list[str]:
         """Return what the broker has open."""
-        directory = Path(f"/proc/{self.program.pid}/fd")
-        return sorted(os.readlink(path).partition(":")[0] for path in directory.iterdir())  # noqa: PTH115
+        found = []
+        for path in Path(f"/proc/{self.program.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found.append(os.readlink(path).partition(":")[0])  # noqa: PTH115
+        return sorted(found)
 
     def servers(self) -> list[int]:
         """Return the processes that serve callers."""
@@ -141,7 +144,7 @@ class Yard:
             os.close(fd)
         self._open.clear()
         wait_until(lambda: not self.servers(), "the end of the callers' processes", PATIENCE)
-        wait_until(lambda: self.open_in_broker() == self.descriptors, "what was open is closed")
+        wait_until(lambda: self.open_in_broker() == self.descriptors, "what was open is closed", PATIENCE)
         assert not self.program.ended(), self.program.said()
         for path in self.place.iterdir():
             if path.name not in ("run", "etc"):
