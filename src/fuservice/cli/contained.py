@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import suppress
 
 from fuservice.cage.plan import WALLS
@@ -91,5 +90,7 @@ class Log:
 
     def __call__(self, level: int, line: str) -> None:
         """Write *line*, of priority *level* (syslog(3): 3 error to 6 information)."""
-        with suppress(OSError):  # whoever reads our log may have gone, and that is no reason to end
-            print(f"<{level}>{line}" if self._is_journal else line, file=sys.stderr, flush=True)
+        words = f"<{level}>{line}\n" if self._is_journal else f"{line}\n"
+        # Whoever reads our log may have gone, and that is no reason to end; nor is what he left unread kept for the end.
+        with suppress(OSError):
+            os.write(2, words.encode("utf-8", "backslashreplace"))

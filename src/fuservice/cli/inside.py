@@ -39,16 +39,21 @@ def execute(held: Held, command: Sequence[str]) -> int:
     """
     sys.stdout.flush()
     before = {number: signal.signal(number, signal.SIG_IGN) for number in _TERMINALS}
+    # Until there is somebody to pass them on to, they wait: or they would end us, and not the command.
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     try:
         try:
             pid = os.fork()
         except OSError as error:
             raise SystemCallError(f"no process can be started: {error.strerror}") from None
         if pid == 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
             _become(held, command or [os.environ.get("SHELL") or SHELL], before)
         before |= {number: signal.signal(number, _pass_on(pid)) for number in _FORWARDED}
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
         for number, handler in before.items():
             signal.signal(number, handler)
     return code if code >= 0 else EXIT_SIGNAL - code
