@@ -1,7 +1,7 @@
 """One caller, in a process of his own: his request, judged; the mount; his answer.
 
 A process of his own, since the kernel may wait for him: at the close of a file on a FUSE mount of his, at a stat(2) in one, at
-the mount itself if he asked for FUSE_DEV_IOC_SYNC_INIT. Then it is his own request that hangs, until it is killed.
+a poll(2) of his fuse device if he asked for FUSE_DEV_IOC_SYNC_INIT. Then it is his own request that hangs, until it is killed.
 """
 
 from __future__ import annotations
