@@ -98,13 +98,16 @@ def read_until(terminal: io.FileIO, word: bytes) -> None:
 def test_ctrl_c_is_for_the_command(user: User, thing: Path, point: Path) -> None:
     """On a terminal, whose driver sends it to all that run in the foreground."""
     master, slave = pty.openpty()
+    # Whoever has started the tests may ignore it, and a shell cannot trap what it finds ignored.
     # Not in one read: a shell that is told just before it reads hears of it afterwards.
     waits = 'while [ -z "$caught" ]; do sleep 0.05; done; read answer'
     script = f"trap 'echo caught; caught=1' INT; echo ready; {waits}; ls $FUSERVICE_MOUNT | wc -l; exit 5"
-    words = user.command("setsid", "--ctty", "--wait", "fuservice", "run", thing, "--", "sh", "-c", script)
+    words = user.command(
+        "env", "--default-signal=INT", "setsid", "--ctty", "--wait", "fuservice", "run", thing, "--", "sh", "-c", script
+    )
     with subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave) as started:
         os.close(slave)
-        with io.FileIO(master, "r+") as terminal:
+        with io.FileIO(master, "r+") as terminal:  # who runs on it is hung up on when it is closed
             read_until(terminal, b"ready")
             terminal.write(b"\x03")
             read_until(terminal, b"caught")
