@@ -136,6 +136,41 @@ def test_what_is_read_ahead_leaves_threads_for_names(spare: int, background: int
         assert reply[4:6] == (background, background)  # max_background, congestion_threshold
 
 
+def test_one_that_was_relieved_comes_back_while_the_next_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And waits again: each must be taken for itself."""
+    monkeypatch.setattr(crew, "LONG", 0.2)
+
+    class Twice(Disk):
+        def __init__(self) -> None:
+            super().__init__(cannot_say=True)
+            self.gates = {HELD: threading.Event(), QUICK: threading.Event()}
+            self.seen: list[tuple[int, int]] = []
+
+        def read(self, node: int, handle: int, offset: int, into: memoryview) -> memoryview:
+            for turn in range(2):
+                self.seen.append((node, turn))
+                self.wait(self.gates[node].wait, DEADLINE)
+                assert kernel.session.crew.running().unique() == {HELD: 10, QUICK: 11}[node]
+            return super(Disk, self).read(node, handle, offset, into)
+
+    with desks(disk := Twice()) as kernel:
+
+        def script() -> None:
+            kernel.send(Op.READ, HELD, read_body(10), 10)
+            wait_until(lambda: kernel.session.crew.away, "the first to be relieved")
+            kernel.send(Op.READ, QUICK, read_body(10), 11)
+            wait_until(lambda: (QUICK, 0) in disk.seen, "the second to wait")
+            disk.gates[HELD].set()
+            reply = kernel.reply()
+            assert (reply.unique, reply.body) == (10, b"held")
+            disk.gates[QUICK].set()
+            reply = kernel.reply()
+            assert (reply.unique, reply.body) == (11, b"quick")
+
+        kernel.serve(script)
+        assert sorted(disk.seen) == [(HELD, 0), (HELD, 1), (QUICK, 0), (QUICK, 1)]
+
+
 @both
 @pytest.mark.parametrize("helpers", [1, 2, 3])
 def test_more_wait_than_there_are_threads(helpers: int, cannot_say: bool) -> None:  # noqa: FBT001
@@ -212,7 +247,7 @@ def test_a_driver_is_never_in_two_threads_at_a_time(cannot_say: bool, monkeypatc
             self.inside += 1
             for _ in range(chance.choice([0, 0, 0, 1, 3])):
                 self.most = max(self.most, self.inside)
-                self.patiently(lambda: time.sleep(chance.random() / 2_000))
+                self.patiently(lambda: time.sleep(chance.choice([0, 0.0002, 0.002])))
             self.inside -= 1
             return into[:0]
 

@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     Spare: TypeAlias = Callable[[Callable[[], object]], None]
 
 
-LONG: Final = (
-    0.01  # seconds that a call may take before others are served; each tick of the watch costs a switch of threads
-)
+#: Seconds that a call may take before others are served. Each tick of the watch costs a switch of threads.
+LONG: Final = 0.01
 MOST_QUIET: Final = 100  # ticks without a call, after which nobody looks
 
 
@@ -60,7 +59,7 @@ class Crew:
         self._queue: list[Desk] = []  # who wants it
         self._free, self._guard = False, _thread.allocate_lock()
         self._error: BaseException | None = None
-        self._open: list[Desk] = []  # who is in a call that may take long, or not; changed in one bytecode each
+        self._open: list[Desk] = []  # who is in a call that may take long, or not; changed by single calls into C
         self._calls, self._is_awake = 0, False  # how many there were; whether the watchman looks
         self._bell = _thread.allocate_lock()
         self._bell.acquire()
@@ -105,6 +104,7 @@ class Crew:
     def _come_back(self, desk: Desk, counted: tuple[int, int, int]) -> None:
         desk.waits = False
         self.take(desk)
+        desk.waits = False  # whoever relieved us may have said it when we were back already
         self._budgets.counted = counted
         if desk.overdue:
             self._budgets.time.need(desk.overdue)
@@ -123,12 +123,12 @@ class Crew:
             return call(*args, **kwargs)
         finally:
             try:
-                self._open.pop()
-            except IndexError:  # somebody else leads by now
+                self._open.remove(desk)  # ours: whoever leads by now may have one, too
+            except ValueError:
                 self._come_back(desk, counted)
 
     def _keep_watch(self) -> None:
-        """Be the thread that looks for calls that go on. Whoever empties ``_open`` has the engine: its caller, or we."""
+        """Be the thread that looks for calls that go on. Whoever takes a desk out of ``_open`` has the engine: its thread, or we."""
         while not self.over:
             self._bell.acquire()
             self._look()
