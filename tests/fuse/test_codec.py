@@ -155,6 +155,14 @@ def test_timeouts_that_do_not_pass(ns: object) -> None:
             codec.entry_bytes(changed(Entry(5, attr()), **{which: ns}), STRICT)
 
 
+def test_a_timeout_is_judged_by_itself() -> None:
+    """Not by one that was equal to it, and passed."""
+    assert codec.entry_bytes(Entry(2, attr(), entry_timeout_ns=7, attr_timeout_ns=7), STRICT)
+    for which in ("entry_timeout_ns", "attr_timeout_ns"):
+        with pytest.raises(BadAnswerError, match=r"timeout is 7\.0"):
+            codec.entry_bytes(changed(Entry(2, attr()), **{which: 7.0}), STRICT)
+
+
 @pytest.mark.parametrize("name", [b"", b"a/b", b"/", b"a\0", b"x" * 256, "text", None, bytearray(b"a")])
 def test_names_that_do_not_pass(name: object) -> None:
     with pytest.raises(BadAnswerError, match="name"):

@@ -191,8 +191,10 @@ def attr_bytes(attr: Attr, policy: Policy) -> bytes:
 
 def entry_bytes(entry: Entry, policy: Policy) -> bytes:
     """Return *entry* as struct fuse_entry_out. The root is no one's child: the kernel would answer EIO itself."""
-    entry_valid, entry_nsec = _timeouts.get(entry.entry_timeout_ns) or timeout(entry.entry_timeout_ns)
-    attr_valid, attr_nsec = _timeouts.get(entry.attr_timeout_ns) or timeout(entry.attr_timeout_ns)
+    entry_ns, attr_ns = entry.entry_timeout_ns, entry.attr_timeout_ns
+    # 7.0 is found where 7 is kept: what is no integer must not depend on what was asked before.
+    entry_valid, entry_nsec = (type(entry_ns) is int and _timeouts.get(entry_ns)) or timeout(entry_ns)
+    attr_valid, attr_nsec = (type(attr_ns) is int and _timeouts.get(attr_ns)) or timeout(attr_ns)
     node, attr = entry.node, entry.attr
     if node <= abi.ROOT_ID:  # that it fits into 64 bits is checked by pack()
         raise BadAnswerError(f"node is {shown(node)}, expected {abi.ROOT_ID + 1} or more")
