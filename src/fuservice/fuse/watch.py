@@ -122,16 +122,24 @@ class Watch:
         self._tell_overruns()
         frames = {**sys._current_frames(), 0: frame}
         frames[_thread.get_ident()] = frame
+        own = None
         for worker in self._budgets.workers:
-            self._judge(worker, frames.get(worker.thread), frame)
+            error = self._judge(worker, frames.get(worker.thread))
+            if error is not None and frames.get(worker.thread) is frame:
+                own = error
+            elif error is not None:
+                self._interrupt(worker.thread, type("Overdue", (_OverdueError,), {"of": error}))
+        if own is not None:
+            raise own
 
-    def _judge(self, worker: Worker, where: FrameType | None, own: FrameType | None) -> None:
+    def _judge(self, worker: Worker, where: FrameType | None) -> BudgetError | None:
+        """Count a tick for the request of *worker*, who is in *where*; return what is to be raised there, if anything."""
         request = worker.unique()
         if request != worker.seen or (where is not None and session.waits_in(where)):
             worker.seen, worker.ticks, worker.overdue = request, 0, 0
-            return
+            return None
         if where is not None and crew.queues_in(where):
-            return  # others take that time
+            return None  # others take that time
         worker.ticks += 1
         used = worker.ticks * self._tick_ms
         if worker.waits:
@@ -140,9 +148,8 @@ class Watch:
             try:
                 self._time.need(used)
             except BudgetError as error:
-                if where is own:
-                    raise
-                self._interrupt(worker.thread, type("Overdue", (_OverdueError,), {"of": error}))
+                return error
+        return None
 
     def _tell_overruns(self) -> None:
         overruns = self._budgets.overruns()
