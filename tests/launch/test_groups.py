@@ -68,7 +68,9 @@ def test_each_server_of_a_listener_has_a_group_of_its_own(group: Path, start: Ca
     assert [connection.receive(100) for connection in connections] == [b"serving"] * 2
     found = listening.servers()
     assert len(found) == 2
-    assert {path_of(pid) for pid in found} == {f"/{group.name}/server-{pid}" for pid in found}
+    own = {f"/{group.name}/server-{pid}" for pid in found}
+    # A server is moved while it enters its cage: it may serve before that.
+    wait_until(lambda: {path_of(pid) for pid in found} == own, "each server is in its own group")
     assert {path_of(pid) for pid in [listening.program.pid, *listening.warm()]} == {f"/{group.name}/listener"}
     for connection in connections:
         connection.close()

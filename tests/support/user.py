@@ -118,7 +118,9 @@ class User:
         """Return what is there that was not there at the beginning: processes, mounts, directories in the runtime directory."""
         lines = [f"process {pid}: {name}" for pid, name in self.processes().items()]
         lines += [f"mount: {mount.point}" for mount in self.mounts()]
-        return lines + [f"runtime: {path}" for path in self.runtime.rglob("*") if path.name not in STANDING]
+        # os.walk(), which minds no directory that goes away under it.
+        found = [f"{top}/{name}" for top, *names in os.walk(self.runtime) for name in [*names[0], *names[1]]]
+        return lines + [f"runtime: {path}" for path in found if Path(path).name not in STANDING]
 
 
 def _detach_below(place: Path) -> None:

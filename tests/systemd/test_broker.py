@@ -119,13 +119,14 @@ print(connection.recv(4096)[16:].decode())
 
 
 def test_a_sandbox_of_the_user_s_is_told_that_its_mounts_are_its_own(as_user: As, machine: Machine) -> None:
-    unit = ["systemd-run", "--quiet", "--wait", "--pipe", "--uid=fresh", "--property=PrivateTmp=yes"]
-    script = "mkdir /tmp/mnt && fuservice mount --via=broker /srv/image /tmp/mnt"
+    unit = ["systemd-run", "--quiet", "--wait", "--pipe", "--uid=fresh", "--property=PrivateMounts=yes"]
+    script = "mkdir /home/fresh/mnt && fuservice mount --via=broker /srv/image /home/fresh/mnt"
     variables = [f"--setenv=PATH={PROGRAMS}:/usr/bin:/bin", "--setenv=HOME=/home/fresh"]
     done = machine.run(*unit, *variables, "sh", "-c", script, check=False)
     assert done.returncode != 0
     assert "not in the broker's mount namespace: a container's or sandbox's mounts are its own" in done.stderr
-    assert as_user("fresh", "ls", "/tmp").stdout == ""
+    assert as_user("fresh", "ls", "/home/fresh/mnt").stdout == ""
+    as_user("fresh", "rmdir", "/home/fresh/mnt")
 
 
 def test_a_new_policy_holds_from_the_next_caller_on(as_user: As, machine: Machine) -> None:

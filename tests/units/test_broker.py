@@ -79,6 +79,10 @@ def test_a_package_s_are_staged_and_removed(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("words", [["--user"], ["ext4"]])
-def test_it_is_the_system_s_and_of_no_type(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["units", "install", "--broker", "--root", "/nonexistent", *words]) == 64
+@pytest.mark.parametrize("doing", ["install", "remove", "status"])
+def test_it_is_the_system_s_and_of_no_type(
+    doing: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["units", doing, "--broker", "--root", str(tmp_path), *words]) == 64
     assert "units: --broker: it is the system's, and serves no type" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -60,7 +60,7 @@ def _add(doings: Commands, name: str, run: Callable[[argparse.Namespace], None],
 
 
 def _install(options: argparse.Namespace) -> None:
-    directory, files = _directory(options), _files(options)
+    units, directory, files = _units(options), _directory(options), _files(options)
     if options.dry_run:
         print(*files.values(), sep="\n", end="")
         return
@@ -72,7 +72,7 @@ def _install(options: argparse.Namespace) -> None:
             _write(directory / name, text)
     except OSError as error:
         raise SystemCallError(f"units: {error.filename}: {error.strerror}") from None
-    _manager(options, ["daemon-reload"], ["enable", "--now", *(one for _, one, _ in _units(options))])
+    _manager(options, ["daemon-reload"], ["enable", "--now", *(one for _, one, _ in units)])
 
 
 def _remove(options: argparse.Namespace) -> None:
