@@ -31,9 +31,9 @@ def memtree() -> Memtree:
 
 
 def ext4(image: str, *, cached: bool) -> Filesystem:
-    """Return the filesystem of *image*, of which the kernel may keep all or nothing."""
+    """Return the filesystem of *image*, of which the kernel may keep names and attributes, or none."""
     fd = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
-    return Ext4Filesystem(fd, timeout_ns=FOREVER if cached else 0, keep_cache=cached)
+    return Ext4Filesystem(fd, timeout_ns=FOREVER if cached else 0)
 
 
 def main() -> None:

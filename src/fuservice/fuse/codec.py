@@ -190,7 +190,10 @@ def attr_bytes(attr: Attr, policy: Policy) -> bytes:
 
 
 def entry_bytes(entry: Entry, policy: Policy) -> bytes:
-    """Return *entry* as struct fuse_entry_out. The root is no one's child: the kernel would answer EIO itself."""
+    """Check *entry*, return it as struct fuse_entry_out and keep that in ``entry.packed``: an Entry belongs to one policy.
+
+    The root is no one's child: the kernel would answer EIO itself.
+    """
     entry_ns, attr_ns = entry.entry_timeout_ns, entry.attr_timeout_ns
     # 7.0 is found where 7 is kept: what is no integer must not depend on what was asked before.
     entry_valid, entry_nsec = (type(entry_ns) is int and _timeouts.get(entry_ns)) or timeout(entry_ns)
@@ -201,7 +204,8 @@ def entry_bytes(entry: Entry, policy: Policy) -> bytes:
     packed = attr.packed or attr_bytes(attr, policy)
     if policy.only is not None:  # the kernel would believe it of whoever comes next
         entry_valid = attr_valid = entry_nsec = attr_nsec = 0
-    return _entry(node, entry.generation, entry_valid, attr_valid, entry_nsec, attr_nsec, packed)
+    told = entry.packed = _entry(node, entry.generation, entry_valid, attr_valid, entry_nsec, attr_nsec, packed)
+    return told
 
 
 def no_entry_bytes(ns: int) -> bytes:

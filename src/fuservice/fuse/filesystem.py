@@ -60,15 +60,16 @@ class Attr:
 
 
 class Entry:
-    """The answer to a look-up: a node, its attributes, and for how long the kernel may believe both."""
+    """The answer to a look-up: a node, its attributes, and for how long the kernel may believe both. Not changed once it was given."""
 
-    __slots__ = ("attr", "attr_timeout_ns", "entry_timeout_ns", "generation", "node")
+    __slots__ = ("attr", "attr_timeout_ns", "entry_timeout_ns", "generation", "node", "packed")
 
     def __init__(
         self, node: int, attr: Attr, *, generation: int = 0, entry_timeout_ns: int = 0, attr_timeout_ns: int = 0
     ) -> None:
         self.node, self.attr, self.generation = node, attr, generation
         self.entry_timeout_ns, self.attr_timeout_ns = entry_timeout_ns, attr_timeout_ns
+        self.packed: bytes | None = None  # the engine's, as an Attr has it
 
 
 class DirEntry:

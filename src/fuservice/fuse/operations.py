@@ -122,7 +122,7 @@ class Operations:
     def _entry(self, entry: Entry, parent: int, name: bytes) -> bytes:
         """Return *entry* as the reply tells it, and count that the kernel has its node by *name* in *parent*."""
         try:
-            body = codec.entry_bytes(entry, self._policy)
+            body = entry.packed or codec.entry_bytes(entry, self._policy)
             self._nodes.give(entry.node, parent, name)
             return body  # noqa: TRY300 - no other place is as quick
         except Exception:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fuservice.drivers.ext4.filesystem import Ext4Filesystem
+from fuservice.drivers.ext4.filesystem import BYTES_PER_LOOKUP, Ext4Filesystem
 from fuservice.fuse.filesystem import FOREVER, ROOT_NODE
 from tests.drivers.ext4.images import MIB, mke2fs, served, small_image
 from tests.drivers.ext4.view import Mounted, Served, View, errors, survey
@@ -173,17 +173,27 @@ def test_a_listing_resumes_at_any_number(filesystem: Ext4Filesystem) -> None:
 def test_opening(image: Path) -> None:
     fd = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        asks = Ext4Filesystem(fd, timeout_ns=0)
-        node = asks.lookup(ROOT_NODE, b"file").node
-        assert asks.attr_timeout() == asks.lookup(ROOT_NODE, b"file").entry_timeout_ns == 0
-        assert (asks.open(node, 0).flags, asks.opendir(ROOT_NODE).flags) == (2, 10)
-        assert refused(errno.EISDIR, asks.open, ROOT_NODE, 0)
-        assert refused(errno.ENOTDIR, asks.opendir, node)
-        forgets = Ext4Filesystem(fd, keep_cache=False)
+        forgets = Ext4Filesystem(fd, timeout_ns=0, keep_cache=False)
+        node = forgets.lookup(ROOT_NODE, b"file").node
+        assert forgets.attr_timeout() == forgets.lookup(ROOT_NODE, b"file").entry_timeout_ns == 0
         assert (forgets.open(node, 0).flags, forgets.opendir(ROOT_NODE).flags) == (0, 0)
-        by_itself = Ext4Filesystem(fd)
-        assert refused(errno.ENOSYS, by_itself.open, node, 0)
-        assert refused(errno.ENOSYS, by_itself.opendir, ROOT_NODE)
+        assert refused(errno.EISDIR, forgets.open, ROOT_NODE, 0)
+        assert refused(errno.ENOTDIR, forgets.opendir, node)
+        for by_itself in (Ext4Filesystem(fd), Ext4Filesystem(fd, timeout_ns=0)):
+            assert refused(errno.ENOSYS, by_itself.open, node, 0)
+            assert refused(errno.ENOSYS, by_itself.opendir, ROOT_NODE)
+    finally:
+        os.close(fd)
+
+
+def test_look_ups_are_remembered_up_to_a_bound(image: Path) -> None:
+    fd = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        filesystem = Ext4Filesystem(fd, cache_bytes=2 * BYTES_PER_LOOKUP)
+        for name in [b"file", b"again", b"fifo", b"file"] * 2:
+            assert filesystem.lookup(ROOT_NODE, name).attr.ino == filesystem.lookup(ROOT_NODE, name).node
+            assert len(filesystem._found) <= 2
+        assert refused(errno.ENOENT, filesystem.lookup, ROOT_NODE, b"none")
     finally:
         os.close(fd)
 

@@ -42,12 +42,10 @@ class Ext4(Driver):
     def load(self, image: Fd | None, options: Mapping[str, str | None]) -> Filesystem:
         """Open the filesystem; ImageError where it cannot be served."""
         assert image is not None
-        timeout = number(options, "timeout", FOREVER // 10**9, FOREVER // 10**9)
         filesystem = Ext4Filesystem(
             image.fileno(),
             offset=number(options, "offset", 0, LARGEST_OFFSET),
-            timeout_ns=timeout * 10**9,
-            keep_cache=timeout > 0,
+            timeout_ns=number(options, "timeout", FOREVER // 10**9, FOREVER // 10**9) * 10**9,
             check="nocheck" not in options,
             recover="recover" in options,
             position=number(options, "sb", 1, LARGEST_OFFSET >> 10) << 10,

@@ -26,14 +26,16 @@ if TYPE_CHECKING:
 
 FOPEN_KEEP_CACHE: Final = 1 << 1  # linux/fuse.h
 FOPEN_CACHE_DIR: Final = 1 << 3
+#: A look-up is remembered, for a kernel that may not (``timeout_ns``), for each so many bytes of cache: it keeps one inode, under 1 KiB.
+BYTES_PER_LOOKUP: Final = 16_384
 
 
 class Ext4Filesystem(Filesystem):
     """The filesystem in the image behind *fd*, which stays the caller's and must stay open as long as this object is used.
 
     *timeout_ns* is how long the kernel may believe a look-up or attributes; *keep_cache* lets it keep data and listings from
-    one open to the next. With both at their defaults open and opendir answer ENOSYS, by which the kernel opens without
-    asking from then on (and keeps its caches); not so where the filesystem may have encrypted files, whose opening fails.
+    one open to the next. Then open and opendir answer ENOSYS, by which the kernel opens without asking from then on (and keeps
+    its caches); not so where the filesystem may have encrypted files, whose opening fails.
     ``volume.warnings`` holds sentences for the user.
     """
 
@@ -52,7 +54,9 @@ class Ext4Filesystem(Filesystem):
         )  # fmt: skip
         self._timeout_ns = timeout_ns
         encrypted = self.volume.superblock.incompat & features.ENCRYPT
-        self._kernel_opens = keep_cache and timeout_ns >= FOREVER and not encrypted
+        self._kernel_opens = keep_cache and not encrypted
+        self._found: dict[tuple[int, bytes], Entry] = {}
+        self._most_found = cache_bytes // BYTES_PER_LOOKUP
         self._opened = Opened(0, FOPEN_KEEP_CACHE if keep_cache else 0)
         self._opened_directory = Opened(0, FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR if keep_cache else 0)
 
@@ -64,6 +68,10 @@ class Ext4Filesystem(Filesystem):
         self.volume.metadata.device.wait_with(wait, perhaps)
 
     def lookup(self, parent: int, name: bytes) -> Entry:
+        found = self._found.get((parent, name))
+        return found if found is not None else self._look_up(parent, name)
+
+    def _look_up(self, parent: int, name: bytes) -> Entry:
         inode = self.volume.find(self._inode(parent), name)
         entry = inode.entry
         if entry is None:
@@ -71,6 +79,9 @@ class Ext4Filesystem(Filesystem):
                 inode.ino, inode.attr, generation=inode.generation, entry_timeout_ns=self._timeout_ns,
                 attr_timeout_ns=self._timeout_ns,
             )  # fmt: skip
+        if len(self._found) >= self._most_found:
+            self._found.clear()
+        self._found[parent, name] = entry
         return entry
 
     def getattr(self, node: int) -> Attr:
