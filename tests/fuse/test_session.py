@@ -227,6 +227,17 @@ def test_extended_attributes(kernel: Kernel) -> None:
     assert kernel.ask(Op.GETXATTR, FILE, struct.pack("=II", 64, 0) + b"user.c\0").error == errno.ENODATA
 
 
+def test_attributes_that_root_alone_may_read_are_named_to_root_alone() -> None:
+    """As by the kernel's own filesystems."""
+    with Kernel(Memtree({"file": File(xattrs={b"trusted.a": b"1", b"user.b": b"2"})})) as kernel:
+        (node,) = struct.unpack_from("=Q", kernel.ask(Op.LOOKUP, 1, b"file\0").body)
+        ask = bytearray(request(Op.LISTXATTR, node, struct.pack("=II", 64, 0)))
+        for uid, names in ((0, b"trusted.a\0user.b\0"), (1000, b"user.b\0")):
+            struct.pack_into("=I", ask, 24, uid)
+            reply = kernel.step(bytes(ask))
+            assert reply is not None and reply.body == names
+
+
 def test_what_is_not_offered(kernel: Kernel) -> None:
     for op in range(60, 0, -1):
         if op in desk.NO_REPLY or op == Op.DESTROY:

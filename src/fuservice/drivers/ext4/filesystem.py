@@ -136,7 +136,7 @@ class Ext4Filesystem(Filesystem):
         return self.volume.xattr(self._inode(node), name)
 
     def listxattr(self, node: int) -> list[bytes]:
-        """Return what the kernel shows to root: the caller hides "trusted." from others, if it wants to."""
+        """Return what the kernel shows to root: the engine hides "trusted." from others."""
         return self.volume.xattr_names(self._inode(node))
 
     def control(self, node: int, handle: int, command: int, data: bytes, room: int) -> bytes:
