@@ -16,6 +16,7 @@ import pytest
 from fuservice.drivers.ext4.data import mapped_runs
 from fuservice.drivers.ext4.filesystem import Ext4Filesystem
 from fuservice.drivers.ext4.volume import Volume
+from fuservice.fuse import crew
 from tests.fuse.kernelmount import Served, served
 
 pytestmark = pytest.mark.needs("root", "fuse", "strace", "e2fsprogs")
@@ -45,7 +46,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def mount(image: Path, mount_point: Path) -> Iterator[Served]:
+def mount(image: Path, mount_point: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    # Where the kernel cannot say whether a read will block, what strace(1) makes slow would be taken for a slow disk.
+    monkeypatch.setattr(crew, "LONG", 60.0)
     fd = os.open(image, os.O_RDONLY)
     with served(mount_point, Ext4Filesystem(fd), spare=4, flags=MS_RDONLY) as mount:
         os.close(fd)
