@@ -15,7 +15,7 @@ PIP := $(RUN) -m pip -qq --disable-pip-version-check --no-input
 
 PACKAGES := python3-venv e2fsprogs mount util-linux
 TEST_PACKAGES := gcc libc6-dev linux-libc-dev libfuse3-dev pkg-config fuse3 fuse2fs squashfuse squashfs-tools strace procps \
-	systemd dbus libnss-systemd libpam-systemd iproute2 zsh fish
+	systemd dbus dbus-user-session libnss-systemd libpam-systemd iproute2 zsh fish git
 
 # What may not be missing where the tests run. `make test MUST_HAVE=` takes the machine as it is, and skips.
 # atheris comes as a wheel for x86-64 alone.

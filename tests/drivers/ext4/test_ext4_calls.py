@@ -76,7 +76,7 @@ class Calls:
         self.lines: list[str] = []
 
     def __enter__(self) -> Calls:
-        what = ["-e", "signal=none", "-e", "trace=!futex"]
+        what = ["-e", "signal=none", "-e", "trace=!futex,restart_syscall"]
         command: list[str | Path] = ["strace", "-f", "-qq", *what, "-o", self._log, "-p", str(self._mount.pid)]
         self._tracer = subprocess.Popen(command)
         deadline = time.monotonic() + 10
