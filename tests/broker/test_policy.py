@@ -11,7 +11,7 @@ import pytest
 
 from fuservice.broker import policy
 from fuservice.errors import PolicyError
-from tests.support.capabilities import PROGRAMS, REPOSITORY
+from tests.support.capabilities import AS_NOBODY, PROGRAMS, REPOSITORY
 
 USERS = {"alice": 1000, "bob": 1001}
 GROUPS = {"staff": 50}
@@ -136,15 +136,7 @@ def test_a_change_that_cannot_be_seen_is_none(tmp_path: Path) -> None:
         place = Path(tempfile.mkdtemp(prefix="fuservice-policy-"))
         place.chmod(mode)
         (place / "broker.conf").touch()
-        words: list[str | Path] = [
-            "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "env",
-            "-C",
-            REPOSITORY,
-        ]
+        words = [*AS_NOBODY, "env", "-C", os.fspath(REPOSITORY)]
         done = subprocess.run(
             [*words, PROGRAMS / "python", "-c", code, place / "broker.conf"], capture_output=True, text=True, check=True
         )

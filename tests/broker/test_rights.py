@@ -18,7 +18,7 @@ from fuservice.errors import PolicyError, RefusalError
 from fuservice.linux import mountapi, peers, rawsyscall, statmount
 from tests.broker.yard import ALICE, BOB, CAROL, SAFE, Yard, yard
 from tests.support import kernel
-from tests.support.capabilities import PROGRAMS, REPOSITORY
+from tests.support.capabilities import AS_NOBODY, PROGRAMS, REPOSITORY
 from tests.support.processes import status
 from tests.support.waiting import wait_until
 
@@ -147,16 +147,7 @@ def test_what_a_taken_over_process_may_not_ask_of_the_kernel(what: str) -> None:
 def test_without_the_right_to_mount_it_does_not_begin() -> None:
     with pytest.raises(PolicyError, match="CAP_SYS_ADMIN"):
         walls.listener(0, root=False)
-    command: list[str | Path] = [
-        "setpriv",
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "env",
-        "-C",
-        REPOSITORY,
-        "-i",
-    ]
+    command = [*AS_NOBODY, "env", "-C", os.fspath(REPOSITORY), "-i"]
     done = subprocess.run(
         [*command, PROGRAMS / "python", "-I", "-m", "fuservice.cli.broker"], capture_output=True, text=True, check=False
     )
@@ -170,15 +161,9 @@ def test_without_the_right_to_mount_it_does_not_begin() -> None:
 def test_a_user_with_that_right_alone_may_start_it() -> None:
     steps = "from fuservice.broker import walls; from fuservice.cage.plan import enter; enter(walls.listener(1 << 21, root=False))"
     show = "print([line.split()[1] for line in open('/proc/self/status') if line[:6] in ('CapEff', 'CapPrm', 'CapInh', 'CapAmb')])"
-    words = [
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "--inh-caps=-all,+sys_admin",
-        "--ambient-caps=+sys_admin",
-    ]
+    words = [*AS_NOBODY, "--inh-caps=-all,+sys_admin", "--ambient-caps=+sys_admin"]
     done = subprocess.run(
-        ["setpriv", *words, "env", "-C", REPOSITORY, PROGRAMS / "python", "-I", "-c", f"{steps}; {show}"],
+        [*words, "env", "-C", REPOSITORY, PROGRAMS / "python", "-I", "-c", f"{steps}; {show}"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout == f"{['0' * 16, ONLY_ADMIN, ONLY_ADMIN, '0' * 16]}\n", done.stderr

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,14 +41,19 @@ STATES: dict[str, int | None] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def matrix() -> Iterator[dict[tuple[str, str], str]]:
-    """Give the matrix to fill in; printed in the end."""
+def printed(victims: Iterable[str]) -> Iterator[dict[tuple[str, str], str]]:
+    """Yield a matrix of *victims* and states to fill in, and print it in the end."""
     found: dict[tuple[str, str], str] = {}
     yield found
     print(f"\n{'kill -9 of':12}" + "".join(f"{state:>10}" for state in STATES))
-    for victim in VICTIMS:
+    for victim in victims:
         print(f"{victim:12}" + "".join(f"{found.get((victim, state), '-'):>10}" for state in STATES))
+
+
+@pytest.fixture(scope="module")
+def matrix() -> Iterator[dict[tuple[str, str], str]]:
+    """Give the matrix to fill in; printed in the end."""
+    yield from printed(VICTIMS)
 
 
 @pytest.fixture

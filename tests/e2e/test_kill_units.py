@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.conftest import Units
 from tests.e2e.middle import Middle
-from tests.e2e.test_kill_matrix import ENDLESS, HANGS, STATES, command, end, looks
+from tests.e2e.test_kill_matrix import ENDLESS, HANGS, STATES, command, end, looks, printed
 from tests.e2e.test_kill_matrix import image as image
 from tests.support.mounts import detach_all, mounted
 from tests.support.waiting import wait_until
@@ -32,11 +32,7 @@ VICTIMS: dict[str, Callable[[Machine, str], int]] = {"server": server_pid, "supe
 @pytest.fixture(scope="module")
 def matrix() -> Iterator[dict[tuple[str, str], str]]:
     """Give the matrix to fill in; printed in the end."""
-    found: dict[tuple[str, str], str] = {}
-    yield found
-    print(f"\n{'kill -9 of':12}" + "".join(f"{state:>10}" for state in STATES))
-    for victim in VICTIMS:
-        print(f"{victim:12}" + "".join(f"{found.get((victim, state), '-'):>10}" for state in STATES))
+    yield from printed(VICTIMS)
 
 
 class Killed:

@@ -87,19 +87,22 @@ def _libfuse3() -> str | None:
     return _runs("pkg-config", "--exists", "fuse3", why="no libfuse headers (apt-get install libfuse3-dev pkg-config)")
 
 
+#: What runs a command as a user without any right.
+AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+
 def _installed() -> str | None:
     absent = [name for name in ("fuservice", "fuservicemount") if not (PROGRAMS / name).exists()]
     return f"{' and '.join(absent)} not in .venv/bin (make setup)" if absent else None
 
 
 def _nobody_python() -> str | None:
-    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     if os.geteuid() != 0:
         return "not root, so no other uid can be tried"
     # By way of sh: setpriv still has root's reach when it executes its command.
     reach = 'cd "$0" && exec .venv/bin/python3 -I -S -c "open(\'src/fuservice/__init__.py\')"'
     why = "uid 65534 cannot reach the checkout and its Python (is a directory above it closed?)"
-    return _runs(*as_nobody, "sh", "-c", reach, os.fspath(REPOSITORY), why=why)
+    return _runs(*AS_NOBODY, "sh", "-c", reach, os.fspath(REPOSITORY), why=why)
 
 
 def _mtab() -> str | None:

@@ -1,10 +1,9 @@
-"""Namespaces as files (ioctl_ns(2)): which user namespace owns another, and whose it is."""
+"""Namespaces as files (ioctl_ns(2)): which user namespace owns another."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import struct
 
 from fuservice.linux.fds import Fd
 
@@ -12,10 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-# linux/nsfs.h: _IO(0xb7, …)
+# linux/nsfs.h: _IO(0xb7, 1)
 NS_GET_USERNS: Final = 0xB701
-NS_GET_OWNER_UID: Final = 0xB704
-_UID: Final = struct.Struct("I")
 
 
 def owner(path: str) -> Fd:
@@ -25,9 +22,3 @@ def owner(path: str) -> Fd:
     """
     with Fd(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as namespace:
         return Fd(fcntl.ioctl(namespace.fileno(), NS_GET_USERNS))
-
-
-def owner_uid(user_namespace: int) -> int:
-    """Return the uid, as our user namespace has it, of who made the user namespace that descriptor *user_namespace* stands for."""
-    answer = fcntl.ioctl(user_namespace, NS_GET_OWNER_UID, bytes(_UID.size))
-    return int(_UID.unpack(answer)[0])
